@@ -1,0 +1,26 @@
+/*
+ * fdn_hash.h - the two hashes of the project, both from libraries.
+ *
+ * fdn_hash_keyed   SipHash-2-4 (Aumasson, Bernstein 2012; libsodium): for keys that strangers choose. With a secret key nobody can
+ *                  craft collisions.
+ * fdn_hash_check   XXH3-64 (libxxhash, seeded): for detecting damage in our own files, 18 ns a KB. It is no defence against forgery.
+ */
+#ifndef FDN_HASH_H
+#define FDN_HASH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define FDN_HASH_KEY_BYTES 16
+
+uint64_t fdn_hash_keyed(const void *data, size_t len, const uint8_t key[FDN_HASH_KEY_BYTES]);
+
+uint64_t fdn_hash_check(const void *data, size_t len, uint64_t salt);
+
+/* Cryptographically strong random bytes (libsodium). Call fdn_hash_init first. */
+void fdn_random(void *buf, size_t len);
+
+/* Once a process, before the functions above. Returns 0, or -1 where the library finds no source of randomness. Idempotent. */
+int fdn_hash_init(void);
+
+#endif

@@ -1,0 +1,20 @@
+/*
+ * nif_atoms.h - every atom the NIFs use, in one list.
+ *
+ * Atoms are made once, when a library is loaded, and live in its priv data: fdn_lib->atoms.NAME. Error words are not here; they are
+ * made from fdn_error_name on the cold path.
+ */
+#ifndef FDN_NIF_ATOMS_H
+#define FDN_NIF_ATOMS_H
+
+#define FDN_ATOMS(X)                                                                                                                   \
+    /* everywhere */                                                                                                                   \
+    X(ok)                                                                                                                              \
+    X(error)                                                                                                                           \
+    X(true)                                                                                                                            \
+    X(false)                                                                                                                           \
+    X(undefined)                                                                                                                       \
+    X(badarg)                                                                                                                          \
+    X(bytes)
+
+#endif

@@ -1,0 +1,130 @@
+%% @doc Where this node keeps its native state.
+%%
+%% Application environment (see README): `data_dir' is a path, or `ephemeral' for a fresh folder that an orderly stop removes (tests);
+%% without it the per-user data folder is used: `<user data>/foundation_native/<release>/<node>'.
+-module(foundation_native).
+
+-export([data_dir/0, flags_file/0, discard_ephemeral/0]).
+
+-include_lib("kernel/include/file.hrl").
+
+-define(APP, foundation_native).
+-define(EPHEMERAL, {?MODULE, ephemeral_dir}).
+
+%% @doc The folder of this node's native state, created with mode 0700 where it is missing.
+%%
+%% `{error, {data_dir, Path, Reason}}' where it cannot be created, is no folder, or where root would create it inside a folder of
+%% another user.
+-spec data_dir() -> {ok, file:filename_all()} | {error, {data_dir, term(), term()}}.
+data_dir() ->
+    case application:get_env(?APP, data_dir, undefined) of
+        undefined -> ensure(default_dir());
+        ephemeral -> ensure(ephemeral_dir());
+        Path when is_list(Path); is_binary(Path) -> ensure(filename:absname(Path));
+        Other -> {error, {data_dir, Other, not_a_path}}
+    end.
+
+%% @doc The flag file of this node: the environment's `flags_file', else `flags' in the data folder.
+-spec flags_file() -> {ok, file:filename_all()} | {error, {data_dir | flags_file, term(), term()}}.
+flags_file() ->
+    case application:get_env(?APP, flags_file, undefined) of
+        undefined ->
+            case data_dir() of
+                {ok, Dir} -> {ok, filename:join(Dir, "flags")};
+                Error -> Error
+            end;
+        Path when is_list(Path), Path =/= ""; is_binary(Path), Path =/= <<>> ->
+            {ok, filename:absname(Path)};
+        Other ->
+            {error, {flags_file, Other, not_a_path}}
+    end.
+
+%% @private Remove the folder of `data_dir = ephemeral', at an orderly stop.
+-spec discard_ephemeral() -> ok.
+discard_ephemeral() ->
+    case persistent_term:get(?EPHEMERAL, undefined) of
+        undefined ->
+            ok;
+        Dir ->
+            _ = file:del_dir_r(Dir),
+            _ = persistent_term:erase(?EPHEMERAL),
+            ok
+    end.
+
+default_dir() ->
+    filename:join([filename:basedir(user_data, "foundation_native"), release_name(), atom_to_list(node())]).
+
+release_name() ->
+    case os:getenv("RELEASE_NAME") of
+        Name when is_list(Name), Name =/= "" ->
+            Name;
+        _ ->
+            {Name, _Vsn} = init:script_id(),
+            [case lists:member(C, "/\\ ") of true -> $_; false -> C end || C <- Name]
+    end.
+
+ephemeral_dir() ->
+    case persistent_term:get(?EPHEMERAL, undefined) of
+        undefined ->
+            Base = os:getenv("TMPDIR", "/tmp"),
+            Unique = io_lib:format("foundation_native-~ts-~b", [os:getpid(), erlang:unique_integer([positive])]),
+            Dir = filename:join(Base, lists:flatten(Unique)),
+            persistent_term:put(?EPHEMERAL, Dir),
+            Dir;
+        Dir ->
+            Dir
+    end.
+
+ensure(Dir) ->
+    case file:read_file_info(Dir) of
+        {ok, #file_info{type = directory}} -> {ok, Dir};
+        {ok, _} -> {error, {data_dir, Dir, enotdir}};
+        {error, enoent} -> create(Dir);
+        {error, Reason} -> {error, {data_dir, Dir, Reason}}
+    end.
+
+%% Parents are created as the umask has it; the folder itself is private before anything is in it.
+create(Dir) ->
+    case may_create(Dir) of
+        ok ->
+            case filelib:ensure_dir(Dir) of
+                ok -> make_private(Dir);
+                {error, Reason} -> {error, {data_dir, Dir, Reason}}
+            end;
+        {error, Reason} ->
+            {error, {data_dir, Dir, Reason}}
+    end.
+
+make_private(Dir) ->
+    case file:make_dir(Dir) of
+        ok ->
+            case file:change_mode(Dir, 8#700) of
+                ok -> {ok, Dir};
+                {error, Reason} -> {error, {data_dir, Dir, Reason}}
+            end;
+        {error, eexist} ->
+            {ok, Dir};
+        {error, Reason} ->
+            {error, {data_dir, Dir, Reason}}
+    end.
+
+%% Root works on what belongs to another user, but a file that root created there would lock that user out.
+may_create(Dir) ->
+    Parent = filename:dirname(Dir),
+    case file:read_file_info(Parent) of
+        {ok, #file_info{uid = Owner}} ->
+            case effective_uid() of
+                0 when Owner =/= 0 -> {error, owned_by_another_user};
+                _ -> ok
+            end;
+        {error, enoent} when Parent =/= Dir ->
+            may_create(Parent);
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+effective_uid() ->
+    case file:read_file_info("/proc/self") of
+        {ok, #file_info{uid = Uid}} -> Uid;
+        {error, _} -> undefined
+    end.
