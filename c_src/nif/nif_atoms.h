@@ -2,7 +2,8 @@
  * nif_atoms.h - every atom the NIFs use, in one list.
  *
  * Atoms are made once, when a library is loaded, and live in its priv data: fdn_lib->atoms.NAME. Error words are not here; they are
- * made from fdn_error_name on the cold path.
+ * made from fdn_error_name on the cold path. `true` and `false` are macros of <stdbool.h>, so these two stand in nif_common.h, as
+ * atoms.true_ and atoms.false_.
  */
 #ifndef FDN_NIF_ATOMS_H
 #define FDN_NIF_ATOMS_H
@@ -11,8 +12,6 @@
     /* everywhere */                                                                                                                   \
     X(ok)                                                                                                                              \
     X(error)                                                                                                                           \
-    X(true)                                                                                                                            \
-    X(false)                                                                                                                           \
     X(undefined)                                                                                                                       \
     X(badarg)                                                                                                                          \
     X(bytes)

@@ -22,6 +22,8 @@ struct fdn_box {
 
 static void make_atoms(ErlNifEnv *env, fdn_atoms *atoms)
 {
+    atoms->true_ = enif_make_atom(env, "true");
+    atoms->false_ = enif_make_atom(env, "false");
 #define FDN_ATOM_MAKE(name) atoms->name = enif_make_atom(env, #name);
     FDN_ATOMS(FDN_ATOM_MAKE)
 #undef FDN_ATOM_MAKE

@@ -25,6 +25,8 @@
 #define FDN_MAX_TYPES 4
 
 typedef struct fdn_atoms {
+    ERL_NIF_TERM true_;
+    ERL_NIF_TERM false_;
 #define FDN_ATOM_FIELD(name) ERL_NIF_TERM name;
     FDN_ATOMS(FDN_ATOM_FIELD)
 #undef FDN_ATOM_FIELD
