@@ -73,7 +73,8 @@ BASE_CFLAGS += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer
 BASE_LDFLAGS += -fsanitize=$(SANITIZE)
 endif
 
-# The layers. Only the NIF glue sees erl_nif.h and only the C node sees ei.h: a stray include elsewhere does not compile.
+# The layers. Only the NIF glue sees erl_nif.h and only the C node sees ei.h: a stray include elsewhere does not compile (c_src/forbidden;
+# leaving out the include paths is not enough where a system has these headers in /usr/include). `make test-layers` proves it.
 PURE_DIRS := c_src/base c_src/engine c_src/shared
 PURE_SRC := $(sort $(foreach d,$(PURE_DIRS),$(wildcard $(d)/*.c)))
 GUARD_SRC := c_src/base/fdn_guard.c
@@ -83,6 +84,7 @@ CORE_LIB := $(OBJ)/libfdn_core.a
 CLI_SRC := $(sort $(wildcard c_src/cli/*.c))
 NODE_SRC := $(sort $(wildcard c_node/*.c))
 
+$(OBJ)/c_src/base/%.o $(OBJ)/c_src/engine/%.o $(OBJ)/c_src/shared/%.o $(OBJ)/c_src/cli/%.o: LAYER_CPPFLAGS = -Ic_src/forbidden
 $(OBJ)/c_src/nif/%.o: LAYER_CPPFLAGS = -I$(ERTS_INCLUDE_DIR)
 $(OBJ)/bench/%.o: LAYER_CPPFLAGS = -I$(ERTS_INCLUDE_DIR)
 $(OBJ)/test/nif/%.o: LAYER_CPPFLAGS = -I$(ERTS_INCLUDE_DIR)

@@ -53,3 +53,6 @@ run-fuzzers: $(FUZZERS:%=$(OBJ)/test/fuzz/%)
 .PHONY: gate lint dialyzer xref test-layers test-clang test-packaging test-asan test-otp27 test-readme
 ## gate           what `make check` adds to `make test`
 gate: test-layers lint xref dialyzer test-clang test-fuzz test-packaging test-asan test-otp27
+## test-layers    the pure C layers refuse the headers of the VM and of ei
+test-layers:
+	@test/layers/run
