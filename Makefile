@@ -28,7 +28,7 @@ endif
 
 # ---- where Erlang is -------------------------------------------------------------------------------------------------------------
 # rebar3 and Mix tell; otherwise ask `erl` once. Goals that build nothing do not ask.
-NO_BUILD_GOALS := help clean clean-native setup demo test check check-rest format
+NO_BUILD_GOALS := help clean clean-native setup demo test test-all check check-rest gate format test-layers test-packaging test-asan test-otp27
 ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
 ifndef ERTS_INCLUDE_DIR
 ifdef ERLANG_ROOT_DIR
@@ -196,6 +196,7 @@ setup:
 	@scripts/setup build test check
 
 include test/tests.mk
+include test/lint.mk
 
 ## bench          the table of ratios against baselines, measured interleaved in one run
 .PHONY: bench

@@ -2,7 +2,9 @@ defmodule FoundationNative.MixProject do
   use Mix.Project
 
   # Name, version and description stand once, in the Erlang application's own file.
-  {:ok, [{:application, app, props}]} = :file.consult(Path.join(__DIR__, "src/foundation_native.app.src"))
+  {:ok, [{:application, app, props}]} =
+    :file.consult(Path.join(__DIR__, "src/foundation_native.app.src"))
+
   @app app
   @props props
 
@@ -19,7 +21,11 @@ defmodule FoundationNative.MixProject do
       test_paths: ["test"],
       test_pattern: "*_test.exs",
       deps: [],
-      package: [licenses: ["Apache-2.0"], files: ~w(lib src c_src c_node scripts Makefile mix.exs rebar.config README.md LICENSE CHANGELOG.md)]
+      package: [
+        licenses: ["Apache-2.0"],
+        files:
+          ~w(lib src c_src c_node scripts Makefile mix.exs rebar.config README.md LICENSE CHANGELOG.md)
+      ]
     ]
   end
 
@@ -41,15 +47,25 @@ defmodule Mix.Tasks.Compile.FoundationNative do
 
   @impl true
   def run(_args) do
-    make = if match?({:unix, os} when os in [:freebsd, :openbsd, :netbsd, :dragonfly], :os.type()), do: "gmake", else: "make"
+    make =
+      if match?({:unix, os} when os in [:freebsd, :openbsd, :netbsd, :dragonfly], :os.type()),
+        do: "gmake",
+        else: "make"
 
-    case System.cmd(make, ["native"], cd: @root, env: env(), into: IO.stream(:stdio, :line), stderr_to_stdout: true) do
+    case System.cmd(make, ["native"],
+           cd: @root,
+           env: env(),
+           into: IO.stream(:stdio, :line),
+           stderr_to_stdout: true
+         ) do
       {_, 0} ->
         Mix.Project.build_structure()
         {:ok, []}
 
       {_, status} ->
-        Mix.raise("foundation_native: `#{make} native` failed with status #{status}; `scripts/setup build` installs what it needs")
+        Mix.raise(
+          "foundation_native: `#{make} native` failed with status #{status}; `scripts/setup build` installs what it needs"
+        )
     end
   end
 

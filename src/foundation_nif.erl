@@ -1,7 +1,7 @@
 %% @doc Loading of the NIF libraries, and what to say when one does not load.
 %%
-%% A failing `on_load' shows only as `undef' at the first call. So each library is loaded through {@link load/1}, which keeps the reason,
-%% and the application's start asks {@link check/1}. The old code stays in force when the library of a new version is refused.
+%% A failing `on_load' shows only as `undef' at the first call. So each library is loaded through {@link load/1}, which keeps the
+%% reason, and the application's start asks {@link check/1}. The old code stays in force when the library of a new version is refused.
 -module(foundation_nif).
 
 -export([load/1, check/1, priv_file/1]).

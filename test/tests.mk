@@ -5,6 +5,16 @@
 #   test/fuzz/fuzz_X.c   libFuzzer targets, a short run in the gate
 #   test/*_tests.erl *_SUITE.erl prop_*.erl *_test.exs
 
+# Tests meet the same surroundings everywhere: names of files are UTF-8, there is a home that can be written, and as many jobs as cores.
+ifeq ($(findstring UTF-8,$(or $(LC_ALL),$(LC_CTYPE),$(LANG))),)
+export LC_ALL := C.UTF-8
+endif
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(shell mkdir -p _build/home && cd _build/home && pwd)
+endif
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
+
 CHECKS := $(patsubst test/c/%.c,%,$(sort $(wildcard test/c/check_*.c)))
 STRESSES := $(patsubst test/c/%.c,%,$(sort $(wildcard test/c/stress_*.c)))
 FUZZERS := $(patsubst test/fuzz/%.c,%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
@@ -22,15 +32,18 @@ $(OBJ)/test/fuzz/fuzz_%: $(OBJ)/test/fuzz/fuzz_%.o $(if $(NODE_SRC),$(NODE_LIB))
 
 .PHONY: test-all test-c test-tsan test-erl test-ex test-fuzz run-checks run-stresses run-fuzzers
 ## test-all       every test, without installing anything
-test-all: native test-c test-tsan test-erl test-ex test-readme
+TESTS := test-c test-tsan test-erl test-ex test-readme
+test-all:
+	@$(MAKE) --no-print-directory $(PARALLEL) native
+	@MAKE="$(MAKE)" scripts/run-targets tests $(TESTS)
 ## test-c         the pure C layers: check under ASan and UBSan
 test-c:
-	@$(MAKE) --no-print-directory SANITIZE=address,undefined CPPFLAGS="$(CPPFLAGS) -DFDN_ALLOC_FAULTS" run-checks
+	@$(MAKE) --no-print-directory $(PARALLEL) SANITIZE=address,undefined CPPFLAGS="$(CPPFLAGS) -DFDN_ALLOC_FAULTS" run-checks
 run-checks: $(CHECKS:%=$(OBJ)/test/c/%)
 	@for t in $^; do echo "== $${t##*/}"; UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_leaks=1 $$t || exit 1; done
 ## test-tsan      threads against the engines under TSan
 test-tsan:
-	@$(MAKE) --no-print-directory SANITIZE=thread run-stresses
+	@$(MAKE) --no-print-directory $(PARALLEL) SANITIZE=thread run-stresses
 run-stresses: $(STRESSES:%=$(OBJ)/test/c/%)
 	@for t in $^; do echo "== $${t##*/} (TSan)"; TSAN_OPTIONS=halt_on_error=1 $$t || exit 1; done
 ## test-erl       EUnit (PropEr included) and Common Test
@@ -43,16 +56,32 @@ test-ex: native
 ## test-fuzz      libFuzzer targets, FUZZ_SECONDS each (10)
 FUZZ_SECONDS ?= 10
 test-fuzz:
-	@$(MAKE) --no-print-directory CC=clang SANITIZE=address,undefined CFLAGS="$(CFLAGS) -fsanitize=fuzzer-no-link" OBJ=_build/c-fuzz run-fuzzers
+	@$(MAKE) --no-print-directory $(PARALLEL) CC=clang SANITIZE=address,undefined CFLAGS="$(CFLAGS) -fsanitize=fuzzer-no-link" OBJ=_build/c-fuzz run-fuzzers
 run-fuzzers: $(FUZZERS:%=$(OBJ)/test/fuzz/%)
 	@for t in $^; do n=$${t##*/}; echo "== $$n"; mkdir -p $(OBJ)/corpus/$$n; \
 	  $$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=$(OBJ)/ \
 	    $(OBJ)/corpus/$$n $(wildcard test/fuzz/corpus) 2>$(OBJ)/$$n.log || { tail -40 $(OBJ)/$$n.log; exit 1; }; \
 	  sed -n 's/^stat::number_of_executed_units: */   runs: /p' $(OBJ)/$$n.log; done
 
-.PHONY: gate lint dialyzer xref test-layers test-clang test-packaging test-asan test-otp27 test-readme
+.PHONY: gate test-layers test-clang test-packaging test-asan test-otp27 test-readme
 ## gate           what `make check` adds to `make test`
-gate: test-layers lint xref dialyzer test-clang test-fuzz test-packaging test-asan test-otp27
+GATE := test-layers lint xref dialyzer test-clang test-fuzz test-packaging test-asan test-otp27
+gate:
+	@MAKE="$(MAKE)" scripts/run-targets gate $(GATE)
 ## test-layers    the pure C layers refuse the headers of the VM and of ei
 test-layers:
 	@test/layers/run
+## test-clang     everything compiles with clang without a warning; the check programs built by it
+test-clang:
+	@$(MAKE) --no-print-directory $(PARALLEL) CC=clang OBJ=_build/c-clang PRIV=_build/c-clang/priv CFLAGS="$(CFLAGS) -Werror" native
+	@$(MAKE) --no-print-directory $(PARALLEL) CC=clang OBJ=_build/c-clang SANITIZE=address,undefined \
+	  CPPFLAGS="$(CPPFLAGS) -DFDN_ALLOC_FAULTS" run-checks
+## test-packaging every way of building and releasing: make, rebar3, Mix, as dependency, release moved elsewhere
+test-packaging:
+	@test/packaging/run
+## test-asan      the NIFs built with ASan, in the stock VM, under the EUnit suites
+test-asan:
+	@test/asan/run
+## test-otp27     EUnit, Common Test and ExUnit under OTP 27 and Elixir 1.18, in a Debian trixie in a folder (needs root or sudo)
+test-otp27:
+	@test/otp27/run

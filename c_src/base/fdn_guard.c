@@ -59,7 +59,7 @@ static void pass_on(int sig, siginfo_t *info, void *context)
         dfl.sa_handler = SIG_DFL;
         sigaction(sig, &dfl, NULL);
         if (info->si_code <= 0)
-            raise(sig);
+            (void)raise(sig);
     }
 }
 
