@@ -1,25 +1,35 @@
 %% @doc Loading of the NIF libraries, and what to say when one does not load.
 %%
-%% A failing `on_load' shows only as `undef' at the first call. So each library is loaded through {@link load/1}, which keeps the
-%% reason, and the application's start asks {@link check/1}. The old code stays in force when the library of a new version is refused.
+%% A failing `on_load' shows only as `undef' at the first call. So each module hands the result of its `erlang:load_nif/2' to {@link
+%% loaded/2}, which keeps the reason, and the application's start asks {@link check/1}. The call of `load_nif' stands in the module
+%% itself, because it loads into whoever calls it:
+%%
+%% ```
+%% -on_load(load/0).
+%% load() -> foundation_nif:loaded(?MODULE, erlang:load_nif(foundation_nif:library(?MODULE), ?MODULE)).
+%% '''
+%%
+%% The old code stays in force when the library of a new version is refused.
 -module(foundation_nif).
 
--export([load/1, check/1, priv_file/1]).
+-export([library/1, loaded/2, check/1, priv_file/1]).
 
 -define(KEY(Module), {?MODULE, load_error, Module}).
 
-%% @doc For a module's `-on_load': load `priv/<Module>.so'.
--spec load(module()) -> ok | {error, term()}.
-load(Module) ->
-    case erlang:load_nif(library(Module), Module) of
-        ok ->
-            _ = persistent_term:erase(?KEY(Module)),
-            ok;
-        {error, Why} ->
-            Reason = reason(Why),
-            persistent_term:put(?KEY(Module), Reason),
-            {error, Reason}
-    end.
+%% @doc `priv/<Module>.so' as `erlang:load_nif/2' wants it: absolute and without the ending.
+-spec library(module()) -> file:filename_all().
+library(Module) ->
+    priv_file(atom_to_list(Module)).
+
+%% @doc What a module's `-on_load' returns, given what its `load_nif' returned.
+-spec loaded(module(), ok | {error, {atom(), string()}}) -> ok | {error, term()}.
+loaded(Module, ok) ->
+    _ = persistent_term:erase(?KEY(Module)),
+    ok;
+loaded(Module, {error, Why}) ->
+    Reason = reason(Why),
+    persistent_term:put(?KEY(Module), Reason),
+    {error, Reason}.
 
 %% @doc Whether the module and its library are loaded; loads them where they are not.
 -spec check(module()) -> ok | {error, {nif_not_loaded, module(), term()}}.
@@ -43,9 +53,6 @@ priv_file(Name) ->
                 Found
         end,
     filename:absname(filename:join(Dir, Name)).
-
-library(Module) ->
-    priv_file(atom_to_list(Module)).
 
 %% The numbers are those of enum FDN_LOAD_* in nif_common.h.
 reason({load, Text}) -> {load, code_name(Text), Text};

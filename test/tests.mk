@@ -46,8 +46,20 @@ test-tsan:
 	@$(MAKE) --no-print-directory $(PARALLEL) SANITIZE=thread run-stresses
 run-stresses: $(STRESSES:%=$(OBJ)/test/c/%)
 	@for t in $^; do echo "== $${t##*/} (TSan)"; TSAN_OPTIONS=halt_on_error=1 $$t || exit 1; done
+# The fixture of the NIF life-cycle tests, as libraries that differ in name and in the abi of their state.
+TEST_NIF_DIR ?= _build/test-nif
+.PHONY: test-nifs
+test-nifs: $(foreach v,a b c,$(TEST_NIF_DIR)/fixture_$(v).so)
+FIXTURE_ABI_a := 1
+FIXTURE_ABI_b := 1
+FIXTURE_ABI_c := 2
+$(TEST_NIF_DIR)/fixture_%.so: test/nif/fixture_nif.c $(NIF_COMMON_OBJ) $(CORE_LIB) $(STAMP)
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	@t=$@.new.$$$$; $(CC) $(BASE_CPPFLAGS) -I$(ERTS_INCLUDE_DIR) -DFIXTURE_NAME='"$*"' -DFIXTURE_ABI=$(FIXTURE_ABI_$*) $(CPPFLAGS) \
+	  $(BASE_CFLAGS) $(CFLAGS) $(SO_FLAGS) $(BASE_LDFLAGS) $< $(NIF_COMMON_OBJ) $(CORE_LIB) -ldl $(LDFLAGS) -o $$t && mv -f $$t $@
 ## test-erl       EUnit (PropEr included) and Common Test
-test-erl: native
+test-erl: native test-nifs
 	@echo "== EUnit"; rebar3 eunit
 	@echo "== Common Test"; rebar3 ct --sname foundation_native_ct
 ## test-ex        ExUnit

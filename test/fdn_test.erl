@@ -1,0 +1,98 @@
+%% What the Erlang suites share: temporary folders, other VMs, waiting for something to become true.
+-module(fdn_test).
+
+-export([tmp_dir/0, tmp_dir/1, del_dir/1, with_tmp_dir/1, await/1, await/2, peer/0, peer/1, stop_peer/1, distributed/0, root_dir/0]).
+
+%% A fresh folder with a path of its own, mode 0700.
+tmp_dir() ->
+    tmp_dir("test").
+
+tmp_dir(Label) ->
+    Base = os:getenv("TMPDIR", "/tmp"),
+    Unique = io_lib:format("fdn-~ts-~ts-~b", [Label, os:getpid(), erlang:unique_integer([positive])]),
+    Dir = filename:join(Base, lists:flatten(Unique)),
+    case file:make_dir(Dir) of
+        ok ->
+            ok = file:change_mode(Dir, 8#700),
+            Dir;
+        {error, eexist} ->
+            tmp_dir(Label)
+    end.
+
+del_dir(Dir) ->
+    case file:del_dir_r(Dir) of
+        ok -> ok;
+        {error, enoent} -> ok
+    end.
+
+with_tmp_dir(Fun) ->
+    Dir = tmp_dir(),
+    try
+        Fun(Dir)
+    after
+        del_dir(Dir)
+    end.
+
+%% Wait until the fun gives true (or a value that is not false): for what announces itself by no message. Asks again when the scheduler
+%% comes back, with a pause that grows to 50 ms; gives up, loudly, after a time that no healthy machine needs.
+await(Fun) ->
+    await(Fun, 60000).
+
+await(Fun, TimeoutMs) ->
+    await(Fun, erlang:monotonic_time(millisecond) + TimeoutMs, 1).
+
+await(Fun, Deadline, Pause) ->
+    case Fun() of
+        false ->
+            case erlang:monotonic_time(millisecond) > Deadline of
+                true ->
+                    error({never_became_true, Fun});
+                false ->
+                    receive after Pause -> ok end,
+                    await(Fun, Deadline, min(Pause * 2, 50))
+            end;
+        Value ->
+            Value
+    end.
+
+%% Another VM with this VM's code path, linked to the caller; controlled over its standard input and output, so this VM may be
+%% nonode@nohost. Options are those of peer:start_link/1; `args' are added to the code path's.
+peer() ->
+    peer(#{}).
+
+peer(Options) ->
+    Path = lists:append([["-pa", filename:absname(Dir)] || Dir <- code:get_path(), Dir =/= "."]),
+    Args = Path ++ maps:get(args, Options, []),
+    Defaults = #{connection => standard_io, wait_boot => 60000},
+    {ok, Peer, Node} = peer:start_link(maps:merge(Defaults, Options#{args => Args})),
+    {Peer, Node}.
+
+stop_peer(Peer) ->
+    _ = (catch peer:stop(Peer)),
+    ok.
+
+%% Make this VM a distributed node where it is none yet (EUnit runs without a name); starts epmd where it does not run.
+distributed() ->
+    case is_alive() of
+        true ->
+            node();
+        false ->
+            _ = os:cmd("epmd -daemon"),
+            Name = list_to_atom("fdn_test_" ++ os:getpid()),
+            {ok, _} = net_kernel:start([Name, shortnames]),
+            node()
+    end.
+
+%% The folder of the source tree, from wherever the tests run (Common Test changes its folder).
+root_dir() ->
+    case os:getenv("FDN_ROOT") of
+        false -> find_root(filename:absname(filename:dirname(code:which(?MODULE))));
+        Root -> Root
+    end.
+
+find_root(Dir) ->
+    case filelib:is_regular(filename:join(Dir, "Makefile")) andalso filelib:is_regular(filename:join(Dir, "rebar.config")) of
+        true -> Dir;
+        false when Dir =:= "/" -> error(no_source_tree);
+        false -> find_root(filename:dirname(Dir))
+    end.
