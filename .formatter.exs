@@ -1,1 +1,1 @@
-[inputs: ["mix.exs", "lib/**/*.ex", "test/**/*.exs", "examples/**/*.{ex,exs}"]]
+[inputs: ["mix.exs", "config/*.exs", "lib/**/*.ex", "test/**/*.exs", "examples/**/*.{ex,exs}"]]

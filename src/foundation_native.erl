@@ -19,9 +19,12 @@
 data_dir() ->
     case application:get_env(?APP, data_dir, undefined) of
         undefined -> ensure(default_dir());
-        ephemeral -> ensure(ephemeral_dir());
-        Path when is_list(Path); is_binary(Path) -> ensure(filename:absname(Path));
-        Other -> {error, {data_dir, Other, not_a_path}}
+        ephemeral -> ephemeral_dir();
+        Other ->
+            case absolute(Other) of
+                {ok, Path} -> ensure(Path);
+                error -> {error, {data_dir, Other, not_a_path}}
+            end
     end.
 
 %% @doc The flag file of this node: the environment's `flags_file', else `flags' in the data folder.
@@ -33,10 +36,11 @@ flags_file() ->
                 {ok, Dir} -> {ok, filename:join(Dir, "flags")};
                 Error -> Error
             end;
-        Path when is_list(Path), Path =/= ""; is_binary(Path), Path =/= <<>> ->
-            {ok, filename:absname(Path)};
         Other ->
-            {error, {flags_file, Other, not_a_path}}
+            case absolute(Other) of
+                {ok, Path} -> {ok, Path};
+                error -> {error, {flags_file, Other, not_a_path}}
+            end
     end.
 
 %% @private Remove the folder of `data_dir = ephemeral', at an orderly stop.
@@ -63,17 +67,34 @@ release_name() ->
             [case lists:member(C, "/\\ ") of true -> $_; false -> C end || C <- Name]
     end.
 
+%% A folder that did not exist before, so that nothing of an earlier run is in it: a VM in a container has the same process id each time.
 ephemeral_dir() ->
     case persistent_term:get(?EPHEMERAL, undefined) of
         undefined ->
             Base = os:getenv("TMPDIR", "/tmp"),
-            Unique = io_lib:format("foundation_native-~ts-~b", [os:getpid(), erlang:unique_integer([positive])]),
-            Dir = filename:join(Base, lists:flatten(Unique)),
-            persistent_term:put(?EPHEMERAL, Dir),
-            Dir;
+            Unique = integer_to_list(erlang:system_time(nanosecond) + erlang:unique_integer([positive]), 36),
+            Dir = filename:join(Base, "foundation_native-" ++ os:getpid() ++ "-" ++ Unique),
+            case make_private(Dir) of
+                {made, Dir} ->
+                    persistent_term:put(?EPHEMERAL, Dir),
+                    {ok, Dir};
+                {exists, Dir} ->
+                    ephemeral_dir();
+                Error ->
+                    Error
+            end;
         Dir ->
-            Dir
+            {ok, Dir}
     end.
+
+absolute(Path) when is_list(Path), Path =/= []; is_binary(Path), Path =/= <<>> ->
+    try
+        {ok, filename:absname(Path)}
+    catch
+        error:_ -> error
+    end;
+absolute(_) ->
+    error.
 
 ensure(Dir) ->
     case file:read_file_info(Dir) of
@@ -88,22 +109,25 @@ create(Dir) ->
     case may_create(Dir) of
         ok ->
             case filelib:ensure_dir(Dir) of
-                ok -> make_private(Dir);
+                ok -> made(make_private(Dir));
                 {error, Reason} -> {error, {data_dir, Dir, Reason}}
             end;
         {error, Reason} ->
             {error, {data_dir, Dir, Reason}}
     end.
 
+made({error, _} = Error) -> Error;
+made({_, Dir}) -> {ok, Dir}.
+
 make_private(Dir) ->
     case file:make_dir(Dir) of
         ok ->
             case file:change_mode(Dir, 8#700) of
-                ok -> {ok, Dir};
+                ok -> {made, Dir};
                 {error, Reason} -> {error, {data_dir, Dir, Reason}}
             end;
         {error, eexist} ->
-            {ok, Dir};
+            {exists, Dir};
         {error, Reason} ->
             {error, {data_dir, Dir, Reason}}
     end.

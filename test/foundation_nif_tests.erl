@@ -41,11 +41,15 @@ build() ->
 in_fixture(Libs, Case) ->
     Dir = fdn_test:tmp_dir("nif"),
     os:putenv("FDN_FIXTURE_LOG", filename:join(Dir, "log")),
+    %% The VM warns of each library that is refused, as it should.
+    #{level := Level} = logger:get_primary_config(),
+    logger:set_primary_config(level, error),
     try
         Case(#{libs => Libs, log => filename:join(Dir, "log"), dir => Dir})
     after
         os:unsetenv("FDN_FIXTURE_FAIL"),
         unload(),
+        logger:set_primary_config(level, Level),
         os:unsetenv("FDN_FIXTURE_LOG"),
         fdn_test:del_dir(Dir)
     end.
