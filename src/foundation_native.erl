@@ -67,7 +67,8 @@ release_name() ->
             [case lists:member(C, "/\\ ") of true -> $_; false -> C end || C <- Name]
     end.
 
-%% A folder that did not exist before, so that nothing of an earlier run is in it: a VM in a container has the same process id each time.
+%% A folder that did not exist before, so that nothing of an earlier run is in it: in a container a VM has the same process id each
+%% time.
 ephemeral_dir() ->
     case persistent_term:get(?EPHEMERAL, undefined) of
         undefined ->

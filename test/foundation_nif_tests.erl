@@ -199,9 +199,10 @@ unload_destroys_once(C) ->
 
 %% The VM ends while the thread runs, in each way a VM can be made to end in order.
 halt_with_threads_is_safe(#{libs := Libs} = C) ->
-    Load = "persistent_term:put({foundation_fixture, library}, \"" ++ filename:join(Libs, "fixture_a") ++ "\"), a = foundation_fixture:ask(), ",
+    Library = io_lib:format("~p", [filename:join(Libs, "fixture_a")]),
+    Load = ["persistent_term:put({foundation_fixture, library}, ", Library, "), a = foundation_fixture:ask(), "],
     [
-        ?assertEqual({How, 7}, {How, run_erl(Load ++ How)})
+        ?assertEqual({How, 7}, {How, run_erl(lists:flatten([Load, How]))})
      || How <- ["halt(7).", "erlang:halt(7, [{flush, false}]).", "init:stop(7)."]
     ],
     ?assertEqual(["resume a", "resume a", "resume a"], [L || "resume" ++ _ = L <- log(C)]).

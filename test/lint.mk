@@ -27,13 +27,13 @@ lint-warnings:
 
 TIDY_FLAGS = -std=c11 $(BASE_CPPFLAGS) -I. -I$(ERTS_INCLUDE_DIR) -I$(ERL_EI_INCLUDE_DIR)
 lint-tidy:
-	@$(MAKE) --no-print-directory $(PARALLEL) run-tidy
+	@$(MAKE) -k --no-print-directory $(PARALLEL) run-tidy
 .PHONY: run-tidy
 run-tidy: $(C_FILES:%.c=_build/tidy/%.ok)
 _build/tidy/%.ok: %.c $(H_FILES) .clang-tidy
 	@mkdir -p $(@D)
 	@echo "  TIDY $<"
-	@clang-tidy --quiet $< -- $(TIDY_FLAGS) >$@.log 2>$@.err || { cat $@.log; grep -v 'warnings generated' $@.err; exit 1; }
+	@clang-tidy --quiet $< -- $(TIDY_FLAGS) >$@.log 2>$@.err || { grep -A 3 -E '(error|warning):' $@.log; grep -v 'warnings generated' $@.err; exit 1; }
 	@touch $@
 
 # Not style: cppcheck's opinions on scopes and const are clang-tidy's business or none. The macros of check hide control flow from it.

@@ -7,6 +7,8 @@
 #ifndef FDN_ERROR_H
 #define FDN_ERROR_H
 
+#include <errno.h>
+
 #define FDN_ERRORS(X)                                                                                                                  \
     X(FDN_ENOMEM, -1, "enomem")                /* allocation failed */                                                                 \
     X(FDN_EFULL, -2, "full")                   /* a fixed-size table has no room */                                                    \
@@ -38,5 +40,11 @@ enum {
 
 /* The word for a result code: "ok", one of the texts above, or the errno's lower-case symbol ("enospc"; "errno" where unknown). */
 const char *fdn_error_name(int rc);
+
+/* errno after a failed call, as a result code: never the 0 that would read as success, whatever the call left in errno. */
+static inline int fdn_errno(void)
+{
+    return errno != 0 ? errno : EIO;
+}
 
 #endif

@@ -38,7 +38,7 @@ int fdn_flags_check_file(int fd)
 {
     struct stat st;
     if (fstat(fd, &st) != 0)
-        return errno;
+        return fdn_errno();
     if (!S_ISREG(st.st_mode))
         return FDN_EFOREIGN;
     return check_owner_and_mode(&st);
@@ -65,11 +65,11 @@ int fdn_flags_open_dir(const char *path, bool create, const char **base, int *di
     int fd = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT && create) {
         if (mkdir(name, 0700) != 0 && errno != EEXIST)
-            return errno;
+            return fdn_errno();
         fd = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
     if (fd < 0)
-        return errno;
+        return fdn_errno();
     struct stat st;
     int rc = fstat(fd, &st) != 0 ? errno : 0;
     /* Whoever owns or may write the folder can put another file in the place of ours. A folder of root's is trusted. */
@@ -97,7 +97,7 @@ static int write_all(int fd, const void *data, size_t len)
     while (done < len) {
         ssize_t n = pwrite(fd, p + done, len - done, (off_t)done);
         if (n < 0 && errno != EINTR)
-            return errno;
+            return fdn_errno();
         if (n > 0)
             done += (size_t)n;
     }
@@ -143,7 +143,7 @@ static int create_file(int dir, const char *base)
         return ENAMETOOLONG;
     int fd = openat(dir, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
-        return errno;
+        return fdn_errno();
     int rc = fill_new(fd);
     if (rc == 0 && linkat(dir, temp, dir, base, 0) != 0 && errno != EEXIST)
         rc = errno;
@@ -162,11 +162,11 @@ static int check_header(int fd, fdn_flag_header *h)
 {
     struct stat st;
     if (fstat(fd, &st) != 0)
-        return errno;
+        return fdn_errno();
     memset(h, 0, sizeof *h);
     ssize_t n = pread(fd, h, sizeof *h, 0);
     if (n < 0)
-        return errno;
+        return fdn_errno();
     if ((size_t)n < sizeof h->magic || memcmp(h->magic, FDN_FLAG_MAGIC, sizeof h->magic) != 0)
         return FDN_EFOREIGN;
     if ((size_t)n < sizeof *h)
@@ -192,7 +192,7 @@ static int map_file(fdn_flags *f, const fdn_flag_header *h)
     int prot = f->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
     void *p = mmap(NULL, f->size, prot, MAP_SHARED, f->fd, 0);
     if (p == MAP_FAILED)
-        return errno;
+        return fdn_errno();
     f->base = p;
     f->guard = fdn_guard_add(p, f->size);
     if (f->guard < 0)

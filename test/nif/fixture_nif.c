@@ -5,6 +5,11 @@
  * a line "<hook> <library>" to the file named by FDN_FIXTURE_LOG. The state is a number and a thread that answers one question at a
  * time with the name of the library whose code it runs.
  */
+#ifndef FIXTURE_NAME /* an analyser at work */
+#define FIXTURE_NAME "a"
+#define FIXTURE_ABI 1
+#endif
+
 #include "nif/nif_common.h"
 
 #include <dlfcn.h>

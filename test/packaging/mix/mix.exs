@@ -6,8 +6,8 @@ defmodule Consumer.MixProject do
       app: :consumer,
       version: "1.0.0",
       elixir: "~> 1.14",
-      deps: [{:foundation_native, @DEP@}],
-      releases: [consumer: [include_erts: @INCLUDE_ERTS@]]
+      deps: [{:foundation_native, DEPENDENCY}],
+      releases: [consumer: [include_erts: INCLUDE_ERTS]]
     ]
   end
 
