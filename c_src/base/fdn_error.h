@@ -44,7 +44,8 @@ const char *fdn_error_name(int rc);
 /* errno after a failed call, as a result code: never the 0 that would read as success, whatever the call left in errno. */
 static inline int fdn_errno(void)
 {
-    return errno != 0 ? errno : EIO;
+    int code = errno;
+    return code != 0 ? code : EIO;
 }
 
 #endif
