@@ -14,6 +14,34 @@
     X(error)                                                                                                                           \
     X(undefined)                                                                                                                       \
     X(badarg)                                                                                                                          \
-    X(bytes)
+    X(bytes)                                                                                                                           \
+    /* limiter */                                                                                                                      \
+    X(allow)                                                                                                                           \
+    X(deny)                                                                                                                            \
+    X(evict)                                                                                                                           \
+    X(gcra)                                                                                                                            \
+    X(fixed_window)                                                                                                                    \
+    X(precise)                                                                                                                         \
+    X(coarse)                                                                                                                          \
+    X(manual)                                                                                                                          \
+    X(algorithm)                                                                                                                       \
+    X(limit)                                                                                                                           \
+    X(period)                                                                                                                          \
+    X(burst)                                                                                                                           \
+    X(capacity)                                                                                                                        \
+    X(on_full)                                                                                                                         \
+    X(clock)                                                                                                                           \
+    X(clock_in_use)                                                                                                                    \
+    X(now)                                                                                                                             \
+    X(owner)                                                                                                                           \
+    X(live)                                                                                                                            \
+    X(slots)                                                                                                                           \
+    X(allowed)                                                                                                                         \
+    X(denied)                                                                                                                          \
+    X(full)                                                                                                                            \
+    X(evicted)                                                                                                                         \
+    X(created)                                                                                                                         \
+    X(attached)                                                                                                                        \
+    X(already_started)
 
 #endif

@@ -1,0 +1,88 @@
+/*
+ * limiter.h - one rate limiter: a fixed table of keys, one 64-bit compare-and-swap a hit.
+ *
+ *     buckets, 64 bytes each, one cache line         a key lives in one slot of one of its two buckets
+ *     +----------------------------+----------------------------+
+ *     | fingerprint 0 1 2 3        | state 0 1 2 3              |
+ *     +----------------------------+----------------------------+
+ *
+ * fingerprint: keyed SipHash of the key's canonical bytes, with the period mixed in, so one key under two periods is two keys here. The
+ * table knows no other form of the key. 0 marks a slot never used.
+ * state: the word of limiter_rule.h, or BUSY (all ones) while an insertion changes the slot's fingerprint.
+ *
+ * The table never grows. It is sized so that `capacity` keys load it to 50 %; a key finds both its buckets full for about one key in
+ * 30 000 at that load, and then `on_full` speaks. A slot whose state is expired is free, so there is no sweeper.
+ *
+ * Any thread may call any function at any time, except fdn_limiter_destroy, which wants to be alone (limiter_names.h arranges that).
+ * The protocol and its proof stand at the top of limiter.c.
+ */
+#ifndef FDN_LIMITER_H
+#define FDN_LIMITER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/limiter_rule.h"
+
+typedef enum { FDN_LIMITER_EVICT, FDN_LIMITER_DENY, FDN_LIMITER_ALLOW } fdn_limiter_on_full;
+typedef enum { FDN_LIMITER_AUTO, FDN_LIMITER_PRECISE, FDN_LIMITER_COARSE, FDN_LIMITER_MANUAL } fdn_limiter_clock;
+
+#define FDN_LIMITER_MAX_CAPACITY (1ULL << 31)
+
+/* Counters are kept by lanes, one a thread, each in a cache line of its own. Lane 0 is for all threads that got none of their own. */
+#define FDN_LIMITER_LANES 2560
+
+/* How a table is made. period_ms 0: no preset limit, every hit brings its own. */
+typedef struct {
+    uint32_t algorithm, on_full, clock;
+    uint64_t limit, period_ms, burst; /* burst counts for gcra only */
+    uint64_t capacity;                /* keys, 1 .. FDN_LIMITER_MAX_CAPACITY */
+} fdn_limiter_config;
+
+typedef struct {
+    bool allowed;
+    uint64_t value; /* what remains, or milliseconds until the same hit would be admitted */
+} fdn_limiter_answer;
+
+typedef struct {
+    uint64_t live;            /* keys with consumed budget, counted by looking at every slot */
+    uint64_t slots, bytes;    /* of the table; the memory is taken from the system as slots are first used */
+    uint64_t allowed, denied; /* hits answered so; peeks do not count */
+    uint64_t full, evicted;   /* hits that found no free slot; entries evicted by them */
+    uint64_t now_ms;          /* of the table's clock, since its epoch */
+    bool coarse;              /* the preset limit's clock */
+} fdn_limiter_stats;
+
+typedef struct fdn_limiter fdn_limiter;
+
+/*
+ * Make an empty table. Returns 0, or FDN_ENOMEM, or FDN_EINVAL with *fit telling which part of the configuration is outside its range.
+ * The caller owns *out and ends it with fdn_limiter_destroy.
+ */
+int fdn_limiter_create(const fdn_limiter_config *config, fdn_limiter **out, fdn_limiter_fit *fit);
+
+/* Give all memory back. No other thread may be inside a call on this table. NULL is allowed. */
+void fdn_limiter_destroy(fdn_limiter *t);
+
+/* The configuration it was made with, and its preset rule (period_ms 0: none). They live as long as the table. */
+const fdn_limiter_config *fdn_limiter_config_of(const fdn_limiter *t);
+const fdn_limiter_rule *fdn_limiter_preset(const fdn_limiter *t);
+
+/*
+ * One hit. `hash`: the keyed hash of the key. `rule`: of fdn_limiter_rule_make with this table's algorithm; `cost` fits it
+ * (fdn_limiter_cost_fits). Cost 0 asks without taking anything. `lane`: the calling thread's (limiter_names.h), or 0.
+ * A denied hit writes nothing but the thread's own counter.
+ */
+fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost);
+
+/* Give the key its whole budget back, under this period. Returns whether anything was consumed. */
+bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash);
+
+/* Move a manual clock on. FDN_EINVAL where the clock is another one, FDN_ETOOBIG beyond FDN_LIMITER_MAX_NOW_NS. */
+int fdn_limiter_advance(fdn_limiter *t, uint64_t ms);
+
+/* Figures; live takes a pass over the whole table (about 1 ms for each 100 000 keys of capacity). */
+void fdn_limiter_stats_of(fdn_limiter *t, fdn_limiter_stats *out);
+
+#endif

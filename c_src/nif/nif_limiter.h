@@ -1,0 +1,59 @@
+/*
+ * nif_limiter.h - what the limiter's NIF files share: the library's state, and how a call enters a limiter.
+ */
+#ifndef FDN_NIF_LIMITER_H
+#define FDN_NIF_LIMITER_H
+
+#include "engine/limiter.h"
+#include "engine/limiter_names.h"
+#include "nif/nif_common.h"
+#include "nif/nif_limiter_key.h"
+
+/* Raised whenever fdn_limiters, fdn_limiter or this struct changes: all of it is handed over by a hot upgrade. */
+#define FDN_LIMITER_ABI 1
+
+typedef struct {
+    fdn_limiters *names;
+    ErlNifTSDKey lane_key; /* of each thread: its lane + 1, as a pointer */
+    fdn_limiter_secret secret;
+} fdn_limiter_state;
+
+static inline fdn_limiter_state *fdn_limiter_state_of(ErlNifEnv *env)
+{
+    return fdn_lib_of(env)->state;
+}
+
+/* The calling thread's lane; given out at its first call. */
+static inline unsigned fdn_limiter_lane(fdn_limiter_state *st)
+{
+    uintptr_t known = (uintptr_t)enif_tsd_get(st->lane_key);
+    if (known == 0) {
+        known = (uintptr_t)fdn_limiters_lane(st->names) + 1;
+        enif_tsd_set(st->lane_key, (void *)known);
+    }
+    return (unsigned)(known - 1);
+}
+
+/* Enter the limiter that a term names, by its name or handle. NULL: none; raise with fdn_limiter_raise_unknown. */
+static inline fdn_limiter *fdn_limiter_enter(ErlNifEnv *env, fdn_limiter_state *st, unsigned lane, ERL_NIF_TERM term)
+{
+    ErlNifUInt64 handle;
+    if (enif_is_atom(env, term))
+        return fdn_limiters_enter(st->names, lane, term);
+    return enif_get_uint64(env, term, &handle) ? fdn_limiters_enter_handle(st->names, lane, handle) : NULL;
+}
+
+/* {limiter, not_a_name_or_handle | unknown | deleted} */
+ERL_NIF_TERM fdn_limiter_raise_unknown(ErlNifEnv *env, ERL_NIF_TERM term);
+
+/* A non-negative integer; else *reason says what it is. */
+bool fdn_limiter_get_count(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *out, const char **reason);
+
+/* nif_limiter_owner.c: the calls of the owner and of operators; all but whereis and advance on dirty schedulers. */
+ERL_NIF_TERM fdn_limiter_nif_attach(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM fdn_limiter_nif_remove(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM fdn_limiter_nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM fdn_limiter_nif_whereis(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM fdn_limiter_nif_advance(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+#endif

@@ -1,0 +1,285 @@
+/*
+ * nif_limiter_owner.c - the calls around a limiter's life: attach (create, or take over from a dead owner), remove, and looking at it.
+ */
+#include "base/fdn_error.h"
+#include "nif/nif_limiter.h"
+
+/* ---- options -------------------------------------------------------------------------------------------------------------------- */
+
+/* attach_nif's configuration: a tuple of every option in this order, `undefined` where the limit or burst was left out. */
+enum { ALGORITHM, LIMIT, PERIOD, BURST, CAPACITY, ON_FULL, CLOCK, OPTIONS };
+static const char *const option_names[OPTIONS] = {"algorithm", "limit", "period", "burst", "capacity", "on_full", "clock"};
+
+static ERL_NIF_TERM bad_option(ErlNifEnv *env, const char *option, const char *reason)
+{
+    const fdn_atoms *a = &fdn_lib_of(env)->atoms;
+    ERL_NIF_TERM detail = enif_make_tuple2(env, enif_make_atom(env, option), enif_make_atom(env, reason));
+    return enif_make_tuple2(env, a->error, enif_make_tuple2(env, a->badarg, detail));
+}
+
+/* The words of an option, in the order of its enum. */
+static bool pick(ERL_NIF_TERM term, const ERL_NIF_TERM *words, uint32_t n, uint32_t *out)
+{
+    for (*out = 0; *out < n; (*out)++) {
+        if (enif_is_identical(term, words[*out]))
+            return true;
+    }
+    return false;
+}
+
+typedef struct {
+    ERL_NIF_TERM algorithms[2], policies[3], clocks[4];
+} vocabulary;
+
+static vocabulary vocabulary_of(ErlNifEnv *env)
+{
+    const fdn_atoms *a = &fdn_lib_of(env)->atoms;
+    return (vocabulary){
+        {a->gcra, a->fixed_window}, {a->evict, a->deny, a->allow}, {enif_make_atom(env, "auto"), a->precise, a->coarse, a->manual}};
+}
+
+/* Which option is wrong, and *reason; or -1. The ranges are the engine's to check. */
+static int read_options(ErlNifEnv *env, const ERL_NIF_TERM *v, fdn_limiter_config *c, const char **reason)
+{
+    vocabulary words = vocabulary_of(env);
+    ERL_NIF_TERM undefined = fdn_lib_of(env)->atoms.undefined;
+    bool no_limit = enif_is_identical(v[LIMIT], undefined), no_period = enif_is_identical(v[PERIOD], undefined);
+    bool no_burst = enif_is_identical(v[BURST], undefined);
+    *c = (fdn_limiter_config){0};
+    *reason = "unknown_value";
+    if (!pick(v[ALGORITHM], words.algorithms, 2, &c->algorithm))
+        return ALGORITHM;
+    if (!pick(v[ON_FULL], words.policies, 3, &c->on_full))
+        return ON_FULL;
+    if (!pick(v[CLOCK], words.clocks, 4, &c->clock))
+        return CLOCK;
+    if (!fdn_limiter_get_count(env, v[CAPACITY], &c->capacity, reason))
+        return CAPACITY;
+    *reason = "missing";
+    if (no_limit != no_period)
+        return no_limit ? LIMIT : PERIOD;
+    if (no_limit && !no_burst)
+        return LIMIT;
+    if (no_limit)
+        return -1;
+    if (!fdn_limiter_get_count(env, v[LIMIT], &c->limit, reason))
+        return LIMIT;
+    if (!fdn_limiter_get_count(env, v[PERIOD], &c->period_ms, reason))
+        return PERIOD;
+    *reason = "out_of_range";
+    if (c->period_ms == 0)
+        return PERIOD;
+    c->burst = c->limit;
+    if (no_burst)
+        return -1;
+    *reason = "only_for_gcra";
+    if (c->algorithm != FDN_LIMITER_GCRA)
+        return BURST;
+    return fdn_limiter_get_count(env, v[BURST], &c->burst, reason) ? -1 : BURST;
+}
+
+static int option_of(fdn_limiter_fit fit)
+{
+    switch (fit) {
+    case FDN_LIMITER_BAD_PERIOD:
+        return PERIOD;
+    case FDN_LIMITER_BAD_LIMIT:
+        return LIMIT;
+    case FDN_LIMITER_BAD_BURST:
+        return BURST;
+    case FDN_LIMITER_BAD_CAPACITY:
+        return CAPACITY;
+    default:
+        return ALGORITHM;
+    }
+}
+
+static int first_difference(const fdn_limiter_config *a, const fdn_limiter_config *b)
+{
+    if (a->algorithm != b->algorithm)
+        return ALGORITHM;
+    if (a->limit != b->limit)
+        return LIMIT;
+    if (a->period_ms != b->period_ms)
+        return PERIOD;
+    if (a->burst != b->burst)
+        return BURST;
+    if (a->capacity != b->capacity)
+        return CAPACITY;
+    if (a->on_full != b->on_full)
+        return ON_FULL;
+    return a->clock != b->clock ? CLOCK : -1;
+}
+
+/* ---- attach --------------------------------------------------------------------------------------------------------------------- */
+
+static ERL_NIF_TERM attached(ErlNifEnv *env, uint64_t handle, ERL_NIF_TERM how)
+{
+    return enif_make_tuple3(env, fdn_lib_of(env)->atoms.ok, enif_make_uint64(env, handle), how);
+}
+
+/* The name is free: a new table. *again where somebody else took the name meanwhile. */
+static ERL_NIF_TERM create(ErlNifEnv *env, fdn_limiter_state *st, ERL_NIF_TERM name, const ErlNifPid *owner,
+                           const fdn_limiter_config *config, bool *again)
+{
+    fdn_limiter *t;
+    fdn_limiter_fit fit;
+    fdn_limiters_entry entry;
+    int rc = fdn_limiter_create(config, &t, &fit);
+    if (rc == FDN_EINVAL)
+        return bad_option(env, option_names[option_of(fit)], "out_of_range");
+    if (rc != 0)
+        return fdn_error_term(env, rc);
+    rc = fdn_limiters_add(st->names, name, owner->pid, t, &entry);
+    if (rc == 0)
+        return attached(env, entry.handle, fdn_lib_of(env)->atoms.created);
+    fdn_limiter_destroy(t);
+    *again = rc == FDN_EBUSY;
+    return enif_make_tuple2(env, fdn_lib_of(env)->atoms.error, enif_make_atom(env, "too_many_limiters"));
+}
+
+/* The name is taken: by a living owner, or by a table whose owner died. */
+static ERL_NIF_TERM take_over(ErlNifEnv *env, fdn_limiter_state *st, const fdn_limiters_entry *entry, const ErlNifPid *owner,
+                              const fdn_limiter_config *config, bool *again)
+{
+    const fdn_atoms *a = &fdn_lib_of(env)->atoms;
+    ErlNifPid old = {(ERL_NIF_TERM)entry->owner};
+    if (enif_is_process_alive(env, &old))
+        return enif_make_tuple2(env, a->error, enif_make_tuple2(env, a->already_started, enif_make_pid(env, &old)));
+    unsigned lane = fdn_limiter_lane(st);
+    fdn_limiter *t = fdn_limiters_enter_handle(st->names, lane, entry->handle);
+    *again = t == NULL;
+    if (t == NULL)
+        return a->undefined;
+    int differs = first_difference(fdn_limiter_config_of(t), config);
+    fdn_limiters_leave(st->names, lane);
+    if (differs >= 0)
+        return bad_option(env, option_names[differs], "differs_from_living_table");
+    *again = fdn_limiters_adopt(st->names, entry->handle, entry->owner, owner->pid) != 0;
+    return attached(env, entry->handle, a->attached);
+}
+
+/* attach_nif(Name, Options, Owner) -> {ok, Handle, created | attached} | {error, Reason} */
+ERL_NIF_TERM fdn_limiter_nif_attach(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+    (void)argc;
+    fdn_limiter_state *st = fdn_limiter_state_of(env);
+    const ERL_NIF_TERM *values;
+    const char *reason;
+    int arity, wrong;
+    fdn_limiter_config config;
+    ErlNifPid owner;
+    if (!enif_is_atom(env, argv[0]) || enif_is_identical(argv[0], fdn_lib_of(env)->atoms.undefined))
+        return bad_option(env, "name", "not_a_name");
+    if (!enif_get_tuple(env, argv[1], &arity, &values) || arity != OPTIONS || !enif_get_local_pid(env, argv[2], &owner))
+        return enif_make_badarg(env);
+    wrong = read_options(env, values, &config, &reason);
+    if (wrong >= 0)
+        return bad_option(env, option_names[wrong], reason);
+    for (;;) {
+        fdn_limiters_entry entry;
+        bool again = false;
+        ERL_NIF_TERM result = fdn_limiters_find(st->names, argv[0], &entry) == 0 ? take_over(env, st, &entry, &owner, &config, &again)
+                                                                                 : create(env, st, argv[0], &owner, &config, &again);
+        if (!again)
+            return result;
+    }
+}
+
+/* ---- the rest ------------------------------------------------------------------------------------------------------------------- */
+
+static int find(ErlNifEnv *env, ERL_NIF_TERM term, fdn_limiters_entry *entry)
+{
+    fdn_limiter_state *st = fdn_limiter_state_of(env);
+    ErlNifUInt64 handle;
+    if (enif_is_atom(env, term))
+        return fdn_limiters_find(st->names, term, entry);
+    return enif_get_uint64(env, term, &handle) ? fdn_limiters_find_handle(st->names, handle, entry) : FDN_EUNKNOWN;
+}
+
+/* remove_nif(L) -> {ok, Owner}; the owner may be dead. */
+ERL_NIF_TERM fdn_limiter_nif_remove(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+    (void)argc;
+    fdn_limiters_entry entry;
+    if (find(env, argv[0], &entry) != 0 || fdn_limiters_remove(fdn_limiter_state_of(env)->names, entry.handle) != 0)
+        return fdn_limiter_raise_unknown(env, argv[0]);
+    ErlNifPid owner = {(ERL_NIF_TERM)entry.owner};
+    return enif_make_tuple2(env, fdn_lib_of(env)->atoms.ok, enif_make_pid(env, &owner));
+}
+
+ERL_NIF_TERM fdn_limiter_nif_whereis(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+    (void)argc;
+    fdn_limiters_entry entry;
+    if (!enif_is_atom(env, argv[0]))
+        return fdn_raise_badarg(env, "name", "not_an_atom");
+    return find(env, argv[0], &entry) == 0 ? enif_make_uint64(env, entry.handle) : fdn_lib_of(env)->atoms.undefined;
+}
+
+ERL_NIF_TERM fdn_limiter_nif_advance(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+    (void)argc;
+    fdn_limiter_state *st = fdn_limiter_state_of(env);
+    const char *reason;
+    uint64_t ms;
+    if (!fdn_limiter_get_count(env, argv[1], &ms, &reason))
+        return fdn_raise_badarg(env, "ms", reason);
+    unsigned lane = fdn_limiter_lane(st);
+    fdn_limiter *t = fdn_limiter_enter(env, st, lane, argv[0]);
+    if (t == NULL)
+        return fdn_limiter_raise_unknown(env, argv[0]);
+    int rc = fdn_limiter_advance(t, ms);
+    fdn_limiters_leave(st->names, lane);
+    if (rc == 0)
+        return fdn_lib_of(env)->atoms.ok;
+    return rc == FDN_EINVAL ? fdn_raise_badarg(env, "clock", "not_manual") : fdn_raise_badarg(env, "ms", "out_of_range");
+}
+
+ERL_NIF_TERM fdn_limiter_nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+    (void)argc;
+    fdn_limiter_state *st = fdn_limiter_state_of(env);
+    const fdn_atoms *a = &fdn_lib_of(env)->atoms;
+    fdn_limiters_entry entry;
+    fdn_limiter_stats stats;
+    unsigned lane = fdn_limiter_lane(st);
+    int known = find(env, argv[0], &entry);
+    fdn_limiter *t = known == 0 ? fdn_limiters_enter_handle(st->names, lane, entry.handle) : NULL;
+    if (t == NULL)
+        return fdn_limiter_raise_unknown(env, argv[0]);
+    fdn_limiter_config config = *fdn_limiter_config_of(t);
+    fdn_limiter_stats_of(t, &stats);
+    fdn_limiters_leave(st->names, lane);
+
+    vocabulary words = vocabulary_of(env);
+    ErlNifPid owner = {(ERL_NIF_TERM)entry.owner};
+    bool preset = config.period_ms != 0;
+    ERL_NIF_TERM in_use = config.clock == FDN_LIMITER_MANUAL ? a->manual : stats.coarse ? a->coarse : a->precise;
+#define COUNT(value) enif_make_uint64(env, (value))
+    ERL_NIF_TERM keys[] = {a->algorithm, a->limit, a->period, a->burst, a->capacity, a->on_full, a->clock, a->clock_in_use, a->now,
+                           a->owner,     a->live,  a->slots,  a->bytes, a->allowed,  a->denied,  a->full,  a->evicted};
+    ERL_NIF_TERM values[] = {words.algorithms[config.algorithm],
+                             preset ? COUNT(config.limit) : a->undefined,
+                             preset ? COUNT(config.period_ms) : a->undefined,
+                             preset && config.algorithm == FDN_LIMITER_GCRA ? COUNT(config.burst) : a->undefined,
+                             COUNT(config.capacity),
+                             words.policies[config.on_full],
+                             words.clocks[config.clock],
+                             in_use,
+                             COUNT(stats.now_ms),
+                             enif_is_process_alive(env, &owner) ? enif_make_pid(env, &owner) : a->undefined,
+                             COUNT(stats.live),
+                             COUNT(stats.slots),
+                             COUNT(stats.bytes),
+                             COUNT(stats.allowed),
+                             COUNT(stats.denied),
+                             COUNT(stats.full),
+                             COUNT(stats.evicted)};
+#undef COUNT
+    _Static_assert(sizeof keys == sizeof values, "a value for each key");
+    ERL_NIF_TERM map;
+    if (!enif_make_map_from_arrays(env, keys, values, sizeof keys / sizeof *keys, &map))
+        return enif_make_badarg(env);
+    return map;
+}

@@ -1,0 +1,132 @@
+defmodule Foundation.Native.Limiter do
+  @moduledoc """
+  Rate limiter over one native table: an atomic compare-and-swap a hit, memory that never grows, never more admissions than the
+  sequential algorithm would give.
+
+      children = [{Foundation.Native.Limiter, name: :api, limit: 100, period: :timer.seconds(1), burst: 20}]
+
+      case Foundation.Native.Limiter.hit(:api, {:user, 42}) do
+        {:allow, remaining} -> ...
+        {:deny, retry_after_ms} -> ...
+      end
+
+  The functions are those of the Erlang module `:foundation_limiter`, whose documentation has algorithms, ranges, clocks and the
+  policies of a full table. Misuse raises `ErlangError` with `{:badarg, {argument, reason}}`.
+  """
+
+  @type name :: atom
+  @type limiter :: :foundation_limiter.limiter()
+  @type key :: term
+  @type answer ::
+          {:allow, remaining :: non_neg_integer} | {:deny, retry_after_ms :: non_neg_integer}
+  @type option ::
+          {:name, name}
+          | {:algorithm, :gcra | :fixed_window}
+          | {:limit, non_neg_integer}
+          | {:period, pos_integer}
+          | {:burst, pos_integer}
+          | {:capacity, pos_integer}
+          | {:on_full, :evict | :deny | :allow}
+          | {:clock, :auto | :precise | :coarse | :manual}
+
+  @doc """
+  Starts the owner of a limiter. `:name` is required; the other options are those of `:foundation_limiter.start_link/2`.
+
+      iex> {:ok, _} = Foundation.Native.Limiter.start_link(name: :doc_start, limit: 2, period: 1000, clock: :manual)
+      iex> Foundation.Native.Limiter.start_link(name: :doc_other, limit: -1, period: 1000)
+      {:error, {:badarg, {:limit, :out_of_range}}}
+  """
+  @spec start_link([option]) :: {:ok, pid} | {:error, term}
+  def start_link(options) when is_list(options) do
+    {name, rest} = Keyword.pop(options, :name)
+    :foundation_limiter.start_link(name, Map.new(rest))
+  end
+
+  @doc "For a supervisor: `{Foundation.Native.Limiter, name: :api, ...}`. The owner is restarted after a crash, not after `delete/1`."
+  @spec child_spec([option]) :: Supervisor.child_spec()
+  def child_spec(options) when is_list(options) do
+    {name, rest} = Keyword.pop(options, :name)
+    spec = :foundation_limiter.child_spec({name, Map.new(rest)})
+    %{spec | id: {__MODULE__, name}, start: {__MODULE__, :start_link, [options]}}
+  end
+
+  @doc """
+  One hit of cost 1 against the preset limit.
+
+      iex> {:ok, _} = Foundation.Native.Limiter.start_link(name: :doc_hit, limit: 2, period: 1000, clock: :manual)
+      iex> for _ <- 1..3, do: Foundation.Native.Limiter.hit(:doc_hit, "user:1")
+      [{:allow, 1}, {:allow, 0}, {:deny, 500}]
+  """
+  @spec hit(limiter, key) :: answer
+  defdelegate hit(limiter, key), to: :foundation_limiter
+
+  @doc "A hit of the given cost: all of it is admitted, or nothing. Cost 0 answers like `peek/2`."
+  @spec hit(limiter, key, cost :: non_neg_integer) :: answer
+  defdelegate hit(limiter, key, cost), to: :foundation_limiter
+
+  @doc "One hit of cost 1 against the limit given here, for `period` milliseconds."
+  @spec hit(limiter, key, period :: pos_integer, limit :: non_neg_integer) :: answer
+  defdelegate hit(limiter, key, period, limit), to: :foundation_limiter
+
+  @doc "As `hit/4`, with a cost."
+  @spec hit(
+          limiter,
+          key,
+          period :: pos_integer,
+          limit :: non_neg_integer,
+          cost :: non_neg_integer
+        ) :: answer
+  defdelegate hit(limiter, key, period, limit, cost), to: :foundation_limiter
+
+  @doc """
+  What the key has left; changes nothing.
+
+      iex> {:ok, _} = Foundation.Native.Limiter.start_link(name: :doc_peek, limit: 2, period: 1000, clock: :manual)
+      iex> Foundation.Native.Limiter.peek(:doc_peek, "user:1")
+      {:allow, 2}
+  """
+  @spec peek(limiter, key) :: answer
+  defdelegate peek(limiter, key), to: :foundation_limiter
+
+  @doc "As `peek/2`, for the limit given here."
+  @spec peek(limiter, key, period :: pos_integer, limit :: non_neg_integer) :: answer
+  defdelegate peek(limiter, key, period, limit), to: :foundation_limiter
+
+  @doc "Gives the key its whole budget under the preset period back."
+  @spec reset(limiter, key) :: :ok
+  defdelegate reset(limiter, key), to: :foundation_limiter
+
+  @doc "Gives the key its whole budget under this period back."
+  @spec reset(limiter, key, period :: pos_integer) :: :ok
+  defdelegate reset(limiter, key, period), to: :foundation_limiter
+
+  @doc "Options and figures of the limiter; looks at every slot, on a dirty scheduler."
+  @spec info(limiter) :: %{atom => term}
+  defdelegate info(limiter), to: :foundation_limiter
+
+  @doc "Deletes the limiter and stops its owner."
+  @spec delete(limiter) :: :ok
+  defdelegate delete(limiter), to: :foundation_limiter
+
+  @doc "The handle of a limiter, or `nil`: it finds exactly this limiter, and nothing once it is deleted."
+  @spec whereis(name) :: :foundation_limiter.handle() | nil
+  def whereis(name) do
+    case :foundation_limiter.whereis(name) do
+      :undefined -> nil
+      handle -> handle
+    end
+  end
+
+  @doc """
+  Moves a manual clock on.
+
+      iex> {:ok, _} = Foundation.Native.Limiter.start_link(name: :doc_advance, limit: 1, period: 1000, clock: :manual)
+      iex> {Foundation.Native.Limiter.hit(:doc_advance, 1), Foundation.Native.Limiter.hit(:doc_advance, 1)}
+      {{:allow, 0}, {:deny, 1000}}
+      iex> Foundation.Native.Limiter.advance(:doc_advance, 1000)
+      iex> Foundation.Native.Limiter.hit(:doc_advance, 1)
+      {:allow, 0}
+  """
+  @spec advance(limiter, ms :: non_neg_integer) :: :ok
+  defdelegate advance(limiter, ms), to: :foundation_limiter
+end

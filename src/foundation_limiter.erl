@@ -1,0 +1,179 @@
+%% @doc Rate limiter: one native table, one atomic compare-and-swap a hit, memory that never grows. It never admits more than the
+%% sequential algorithm would, however many processes hit the same key.
+%%
+%% ```
+%% 1> foundation_limiter:start_link(api, #{algorithm => gcra, limit => 100, period => 1000, burst => 20}).
+%% {ok,<0.90.0>}
+%% 2> foundation_limiter:hit(api, {user, 42}).
+%% {allow,19}
+%% '''
+%%
+%% A limiter is known by its name (an atom) or by the handle of {@link whereis/1}; both cost the same. A <em>key</em> is any term; keys
+%% that are `=:=' have one budget, `1' and `1.0' have two. The period belongs to the key: the same key under two periods has two budgets.
+%%
+%% == Algorithms ==
+%% `gcra' (the default) spreads the limit evenly over the period and admits up to `burst' at once; `fixed_window' opens a window with the
+%% first hit of a key and closes it `period' milliseconds later.
+%%
+%% == Ranges ==
+%% Outside them, calls raise `error:{badarg, {Argument, Reason}}' and {@link start_link/2} answers `{error, {badarg, {Option, Reason}}}'.
+%% <table>
+%% <tr><td></td><td>`gcra'</td><td>`fixed_window'</td></tr>
+%% <tr><td>period, ms</td><td>1..31622400000 (366 days)</td><td>the same</td></tr>
+%% <tr><td>limit</td><td>0..period in ns</td><td>0..16777214</td></tr>
+%% <tr><td>burst</td><td>1 .. what comes back within 4.5 years</td><td>(has none)</td></tr>
+%% <tr><td>cost</td><td>0..burst</td><td>0..limit</td></tr>
+%% <tr><td>capacity</td><td>1..2147483648</td><td>the same</td></tr>
+%% </table>
+%% Limit 0 denies every hit, of any cost; the retry time is then the period, though the limiter will deny again. A call that brings its own
+%% limit has burst = limit. Cost 0 answers like {@link peek/2}. The rate of `gcra' is rounded down by less than 6.25 % at one unit a
+%% nanosecond, and less than a millionth up to 100 units a second.
+%%
+%% == Full table ==
+%% The table has twice as many slots as `capacity', and a key that is at rest (its whole budget is back) needs none. Should a new key
+%% nevertheless find no slot, `on_full' says what happens: `evict' (the default) forgets the entry with the least consumed budget among
+%% eight, the one way in which a limiter may admit too much, counted in {@link info/1}; `deny' denies the new key until a slot is free;
+%% `allow' lets it pass uncounted.
+%%
+%% == Clocks ==
+%% `precise' is the monotonic clock; `coarse' is its cheaper form, which moves in ticks (4 ms on common kernels: a window may seem that
+%% much shorter, and retry times are that much longer); `auto' (the default) is coarse where a full budget takes at least 250 ticks to
+%% come back; `manual' stands still until {@link advance/2} moves it, for tests that need no sleep.
+-module(foundation_limiter).
+
+-export([start_link/2, child_spec/1, delete/1]).
+-export([hit/2, hit/3, hit/4, hit/5, peek/2, peek/4, reset/2, reset/3, info/1, whereis/1, advance/2]).
+-export([attach_nif/3, remove_nif/1]).
+-export_type([name/0, handle/0, limiter/0, key/0, options/0, answer/0, option_error/0]).
+
+-nifs([
+    hit/2, hit/3, hit/4, hit/5, peek/2, peek/4, reset/2, reset/3, info/1, whereis/1, advance/2, attach_nif/3, remove_nif/1
+]).
+-on_load(load/0).
+
+-type name() :: atom().
+-type handle() :: non_neg_integer().
+%% Opaque. Finds exactly the limiter it was asked of, and nothing once that is deleted.
+-type limiter() :: name() | handle().
+-type key() :: term().
+-type answer() :: {allow, Remaining :: non_neg_integer()} | {deny, RetryAfterMs :: non_neg_integer()}.
+-type options() :: #{
+    algorithm => gcra | fixed_window,
+    limit => non_neg_integer(),
+    period => pos_integer(),
+    burst => pos_integer(),
+    capacity => pos_integer(),
+    on_full => evict | deny | allow,
+    clock => auto | precise | coarse | manual
+}.
+-type option_error() :: {badarg, {Option :: term(), Reason :: atom()}}.
+
+load() ->
+    foundation_nif:loaded(?MODULE, erlang:load_nif(foundation_nif:library(?MODULE), ?MODULE)).
+
+%% @doc Start the owner of a limiter, linked to the caller.
+%%
+%% Options and defaults: `algorithm' (`gcra'), `limit' and `period' in ms (both, or neither: then every hit brings its own), `burst' (the
+%% limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'). An option that is unknown, or known and not
+%% supported in this version (`sliding_window', `persist', `scope' other than `local'), is an error, never ignored.
+%%
+%% The table outlives a crash of its owner: hits go on meanwhile, and the next `start_link' of the name takes the living table over, with all
+%% its budgets; its options must be the same (`{error, {badarg, {Option, differs_from_living_table}}}' otherwise; {@link delete/1}
+%% first). An orderly stop of the owner (`normal', `shutdown') deletes the table.
+%%
+%% Errors besides `badarg': `{already_started, Pid}' while the name has a living owner, `enomem', `too_many_limiters' (8192 at once). The
+%% caller gets no exit signal with them.
+-spec start_link(name(), options()) ->
+    {ok, pid()} | {error, option_error() | {already_started, pid()} | enomem | too_many_limiters}.
+start_link(Name, Options) ->
+    foundation_limiter_owner:start_link(Name, Options).
+
+%% @doc For a supervisor. It restarts the owner after a crash, not after {@link delete/1}.
+-spec child_spec({name(), options()}) -> supervisor:child_spec().
+child_spec({Name, Options}) ->
+    #{
+        id => {?MODULE, Name},
+        start => {?MODULE, start_link, [Name, Options]},
+        restart => transient,
+        modules => [foundation_limiter_owner]
+    }.
+
+%% @doc Delete the limiter and stop its owner. Hits that are under way in other processes end first, as hits of the living limiter; later ones
+%% raise `{badarg, {limiter, unknown}}' or, by handle, `{limiter, deleted}'. The name is free when this returns.
+-spec delete(limiter()) -> ok.
+delete(Limiter) ->
+    {ok, Owner} = remove_nif(Limiter),
+    foundation_limiter_owner:deleted(Owner).
+
+%% @doc One hit of cost 1 against the preset limit.
+%%
+%% `{allow, Remaining}': admitted, and that many units remain now. `{deny, RetryAfterMs}': denied, nothing was consumed; the same hit is
+%% admitted after that many milliseconds, if nobody else takes the budget. Constant time; see `doc/SAFETY.md' for large keys.
+-spec hit(limiter(), key()) -> answer().
+hit(_Limiter, _Key) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc A hit of the given cost: all of it is admitted, or nothing. Cost 0 takes nothing and answers like {@link peek/2}.
+-spec hit(limiter(), key(), Cost :: non_neg_integer()) -> answer().
+hit(_Limiter, _Key, _Cost) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc One hit of cost 1 against the limit given here. The preset limit under the same period has the same budget.
+-spec hit(limiter(), key(), PeriodMs :: pos_integer(), Limit :: non_neg_integer()) -> answer().
+hit(_Limiter, _Key, _PeriodMs, _Limit) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc As {@link hit/4}, with a cost.
+-spec hit(limiter(), key(), PeriodMs :: pos_integer(), Limit :: non_neg_integer(), Cost :: non_neg_integer()) -> answer().
+hit(_Limiter, _Key, _PeriodMs, _Limit, _Cost) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc What the key has left: `{allow, Remaining}' where a hit of cost 1 would be admitted, with what remains before it, else
+%% `{deny, RetryAfterMs}'. Changes nothing.
+-spec peek(limiter(), key()) -> answer().
+peek(_Limiter, _Key) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc As {@link peek/2}, for the limit given here.
+-spec peek(limiter(), key(), PeriodMs :: pos_integer(), Limit :: non_neg_integer()) -> answer().
+peek(_Limiter, _Key, _PeriodMs, _Limit) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Give the key its whole budget under the preset period back.
+-spec reset(limiter(), key()) -> ok.
+reset(_Limiter, _Key) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Give the key its whole budget under this period back.
+-spec reset(limiter(), key(), PeriodMs :: pos_integer()) -> ok.
+reset(_Limiter, _Key, _PeriodMs) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Options and figures of a limiter.
+%%
+%% `live' keys with consumed budget; `slots'; `bytes' when every slot was used once; hits `allowed' and `denied'; `full': hits that found
+%% no free slot; `evicted' entries; `clock_in_use' of the preset limit; `now': ms since the table was made; `owner': pid, or `undefined'
+%% while it is dead. Looks at every slot, on a dirty scheduler: about 1 ms for each 100000 keys of capacity.
+-spec info(limiter()) -> #{atom() => term()}.
+info(_Limiter) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc The handle of a limiter.
+-spec whereis(name()) -> handle() | undefined.
+whereis(_Name) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc Move a manual clock on; `{badarg, {clock, not_manual}}' on any other. It ends 18 years after its start.
+-spec advance(limiter(), Ms :: non_neg_integer()) -> ok.
+advance(_Limiter, _Ms) ->
+    erlang:nif_error(not_loaded).
+
+%% @private For the owner: create the table, or take it over.
+-spec attach_nif(name(), tuple(), pid()) -> {ok, handle(), created | attached} | {error, term()}.
+attach_nif(_Name, _Options, _Owner) ->
+    erlang:nif_error(not_loaded).
+
+%% @private Remove the table; the owner goes on.
+-spec remove_nif(limiter()) -> {ok, Owner :: pid()}.
+remove_nif(_Limiter) ->
+    erlang:nif_error(not_loaded).
