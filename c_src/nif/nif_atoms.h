@@ -15,6 +15,13 @@
     X(undefined)                                                                                                                       \
     X(badarg)                                                                                                                          \
     X(bytes)                                                                                                                           \
+    /* flags */                                                                                                                        \
+    X(percentage)                                                                                                                      \
+    X(foundation_flags_file)                                                                                                           \
+    X(unknown_flag)                                                                                                                    \
+    X(unknown_group)                                                                                                                   \
+    X(opened)                                                                                                                          \
+    X(done)                                                                                                                            \
     /* limiter */                                                                                                                      \
     X(allow)                                                                                                                           \
     X(deny)                                                                                                                            \
