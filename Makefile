@@ -48,6 +48,9 @@ ERTS_INCLUDE_DIR ?= $(word 1,$(ERL_DIRS))
 ERL_EI_INCLUDE_DIR ?= $(word 2,$(ERL_DIRS))/include
 ERL_EI_LIBDIR ?= $(word 2,$(ERL_DIRS))/lib
 endif
+ifeq ($(wildcard $(ERTS_INCLUDE_DIR)/erl_nif.h),)
+$(error foundation_native: no erl_nif.h in "$(ERTS_INCLUDE_DIR)"; `scripts/setup build` installs what is missing, or set ERTS_INCLUDE_DIR)
+endif
 endif
 
 # ---- flags -----------------------------------------------------------------------------------------------------------------------

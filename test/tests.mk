@@ -15,6 +15,8 @@ endif
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 PARALLEL = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(JOBS))
 
+.SECONDARY: # objects of the tests are kept, like all others
+
 CHECKS := $(patsubst test/c/%.c,%,$(sort $(wildcard test/c/check_*.c)))
 STRESSES := $(patsubst test/c/%.c,%,$(sort $(wildcard test/c/stress_*.c)))
 FUZZERS := $(patsubst test/fuzz/%.c,%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
