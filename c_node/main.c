@@ -116,7 +116,7 @@ static int run(const struct options *o, struct fdn_sentinel *s, struct fdn_confi
                 (int)getpid(), s->conf.flags_file);
         int error = fdn_loop_run(&s->loop);
         rc = error ? FDN_EXIT_INTERNAL : s->exit_code;
-    } else if (o->port) {
+    } else if (o->port && rc != FDN_EXIT_FLAGS_FILE) { /* that has been told with its reason */
         fdn_port_error(port, rc == FDN_EXIT_CONFIG ? "config" : "internal", "see the log");
     } else if (rc == FDN_EXIT_INTERNAL) {
         fdn_log(&s->log, FDN_LOG_ERROR, "internal", "out of memory or descriptors");
