@@ -1,0 +1,16 @@
+/* support.h - what check programs share. */
+#ifndef FDN_TEST_SUPPORT_H
+#define FDN_TEST_SUPPORT_H
+
+#include <stddef.h>
+
+/* A fresh folder, mode 0700; exits the program where there is none to be had. */
+void support_tmpdir(char *path, size_t size);
+
+/* Remove a folder and everything in it. */
+void support_rmtree(const char *path);
+
+/* DIR/NAME in a buffer of the caller's; returns it. */
+char *support_path(char *buf, size_t size, const char *dir, const char *name);
+
+#endif
