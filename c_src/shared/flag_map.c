@@ -71,7 +71,7 @@ int fdn_flags_open_dir(const char *path, bool create, const char **base, int *di
     if (fd < 0)
         return fdn_errno();
     struct stat st;
-    int rc = fstat(fd, &st) != 0 ? errno : 0;
+    int rc = fstat(fd, &st) != 0 ? fdn_errno() : 0;
     /* Whoever owns or may write the folder can put another file in the place of ours. A folder of root's is trusted. */
     if (rc == 0 && st.st_uid != 0)
         rc = check_owner_and_mode(&st);
@@ -124,7 +124,7 @@ static int fill_new(int fd)
     if (rc == 0)
         rc = write_all(fd, h, sizeof *h);
     if (rc == 0 && fsync(fd) != 0)
-        rc = errno;
+        rc = fdn_errno();
     fdn_free(h);
     return rc;
 }
@@ -146,10 +146,10 @@ static int create_file(int dir, const char *base)
         return fdn_errno();
     int rc = fill_new(fd);
     if (rc == 0 && linkat(dir, temp, dir, base, 0) != 0 && errno != EEXIST)
-        rc = errno;
+        rc = fdn_errno();
     unlinkat(dir, temp, 0);
     if (rc == 0 && fsync(dir) != 0)
-        rc = errno;
+        rc = fdn_errno();
     close(fd);
     return rc;
 }
@@ -243,7 +243,7 @@ int fdn_flags_open(fdn_flags **out, const char *path, unsigned mode)
         f->fd = openat(dir, base, flags);
     }
     if (f->fd < 0) {
-        rc = errno == ENXIO ? FDN_EFOREIGN : errno;
+        rc = errno == ENXIO ? FDN_EFOREIGN : fdn_errno();
         goto fail;
     }
     rc = fdn_flags_check_file(f->fd);
@@ -362,5 +362,5 @@ int fdn_flags_sync(fdn_flags *f)
     int rc = fdn_flags_writable(f);
     if (rc != 0)
         return rc;
-    return msync(f->base, f->size, MS_SYNC) == 0 ? 0 : errno;
+    return msync(f->base, f->size, MS_SYNC) == 0 ? 0 : fdn_errno();
 }

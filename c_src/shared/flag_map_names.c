@@ -133,7 +133,7 @@ static int lock_names(const fdn_flags *f, int *lock)
         rc = ENAMETOOLONG;
     int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
     if (rc == 0 && (fd = openat(dir, name, flags)) < 0)
-        rc = errno;
+        rc = fdn_errno();
     if (rc == ENOENT) {
         /* Not by root in another user's folder: its owner could not open it any more. */
         close(dir);
@@ -141,7 +141,7 @@ static int lock_names(const fdn_flags *f, int *lock)
         if (rc != 0)
             return rc;
         if ((fd = openat(dir, name, flags | O_CREAT, 0600)) < 0)
-            rc = errno;
+            rc = fdn_errno();
     }
     if (rc == 0)
         rc = fdn_flags_check_file(fd);
@@ -151,7 +151,7 @@ static int lock_names(const fdn_flags *f, int *lock)
         if (errno == EINTR)
             continue;
         if (errno != EWOULDBLOCK)
-            rc = errno;
+            rc = fdn_errno();
         else if (fdn_clock_mono_ns() > deadline)
             rc = FDN_EBUSY;
         else
