@@ -113,24 +113,23 @@ sentinel: $(SENTINEL)
 # The NIFs build without jansson and libmd; a missing package of the tools is one line, not a failed build of a dependency.
 TOOLS_READY = printf '\043include <jansson.h>\n\043include <md5.h>\nint main(void){return 0;}\n' | \
 	$(CC) $(CPPFLAGS) -x c - -o /dev/null -ljansson -lmd $(LDFLAGS) 2>/dev/null
-tools:
+# After the libraries: two makes at work on the same objects would be in each other's way under -j.
+tools: $(NIF_LIBS) $(CORE_LIB) $(GUARD_OBJ) $(PRIV)/.flags
 	@if $(TOOLS_READY); then \
-	  $(MAKE) -s --no-print-directory $(if $(NODE_SRC),$(SENTINEL)) $(if $(CLI_SRC),$(FLAGS_TOOL)) $(PRIV)/.dir; \
+	  $(MAKE) -s --no-print-directory $(if $(NODE_SRC),$(SENTINEL)) $(if $(CLI_SRC),$(FLAGS_TOOL)) $(PRIV)/.flags; \
 	else \
 	  echo "foundation_native: the sentinel and the tools are not built; they need: apt-get install libjansson-dev libmd-dev" >&2; \
 	fi
 
 # A stamp that changes with the flags: objects built with other flags, or for another OTP, are built again.
 FLAGS_TEXT := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(BASE_CPPFLAGS) $(BASE_CFLAGS) $(BASE_LDFLAGS) $(ERTS_INCLUDE_DIR) $(ERL_EI_LIBDIR)
+# One is with the results as well, since builds with different objects (rebar3, Mix, sanitizers) may share a priv.
 STAMP := $(OBJ)/flags.stamp
 .PHONY: FORCE
-$(STAMP): FORCE
+$(STAMP) $(PRIV)/.flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' $(call shell_quote,$(FLAGS_TEXT)) > $@.new; if cmp -s $@.new $@; then rm -f $@.new; else mv $@.new $@; fi
 shell_quote = '$(subst ','\'',$(1))'
-
-$(PRIV)/.dir:
-	@mkdir -p $(@D) && touch $@
 
 $(OBJ)/%.o: %.c $(STAMP)
 	@mkdir -p $(@D)
@@ -146,7 +145,7 @@ define link
 @$(CC) $(1) -o $@.new.$$$$ && mv -f $@.new.$$$$ $@
 endef
 
-$(GUARD_LIB): $(GUARD_OBJ) $(PRIV)/.dir
+$(GUARD_LIB): $(GUARD_OBJ) $(PRIV)/.flags
 	@echo "  LINK $@"
 	@t=$@.new.$$$$; $(CC) $(GUARD_FLAGS) $(BASE_LDFLAGS) $(GUARD_OBJ) $(LDFLAGS) -o $$t && ln -sf $(@F) $@.1 && mv -f $$t $@
 
@@ -158,11 +157,11 @@ $(PRIV)/foundation_$(1).so: $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard c_src/ni
 endef
 $(foreach p,$(NIF_PARTS),$(eval $(call nif_rules,$(p))))
 
-$(SENTINEL): $(NODE_SRC:%.c=$(OBJ)/%.o) $(CORE_LIB) $(GUARD_OBJ) $(PRIV)/.dir
+$(SENTINEL): $(NODE_SRC:%.c=$(OBJ)/%.o) $(CORE_LIB) $(GUARD_OBJ) $(PRIV)/.flags
 	@echo "  LINK $@"
 	@t=$@.new.$$$$; $(CC) $(BASE_LDFLAGS) $(filter %.o %.a,$^) -L$(ERL_EI_LIBDIR) -lei -ljansson -lmd -lsodium $(LDFLAGS) -o $$t && mv -f $$t $@
 
-$(FLAGS_TOOL): $(CLI_SRC:%.c=$(OBJ)/%.o) $(CORE_LIB) $(GUARD_OBJ) $(PRIV)/.dir
+$(FLAGS_TOOL): $(CLI_SRC:%.c=$(OBJ)/%.o) $(CORE_LIB) $(GUARD_OBJ) $(PRIV)/.flags
 	@echo "  LINK $@"
 	@t=$@.new.$$$$; $(CC) $(BASE_LDFLAGS) $(filter %.o %.a,$^) -ljansson -lsodium $(LDFLAGS) -o $$t && mv -f $$t $@
 

@@ -23,13 +23,15 @@ exports(Module) ->
 
 %% The control: properties run, and a false one is an error that shows the case.
 runs_and_refutes_test() ->
-    ok = check(prop_selftest, prop_counts),
+    ok = check(prop_selftest, prop_counts, [quiet]),
     ?assertEqual(numtests(), prop_selftest:counted()),
-    ?assertError({falsified, prop_selftest, refuted, [N]} when N > 5, check(prop_selftest, refuted)).
+    ?assertError({falsified, prop_selftest, refuted, [N]} when N > 5, check(prop_selftest, refuted, [quiet])).
 
 check(Module, Name) ->
-    Options = [{numtests, numtests()}, {to_file, user}, long_result],
-    case proper:quickcheck(Module:Name(), Options) of
+    check(Module, Name, [{to_file, user}]).
+
+check(Module, Name, Output) ->
+    case proper:quickcheck(Module:Name(), [{numtests, numtests()}, long_result | Output]) of
         true -> ok;
         Counterexample -> error({falsified, Module, Name, Counterexample})
     end.
