@@ -4,7 +4,7 @@
 %% without it the per-user data folder is used: `<user data>/foundation_native/<release>/<node>'.
 -module(foundation_native).
 
--export([data_dir/0, flags_file/0, discard_ephemeral/0]).
+-export([data_dir/0, flags_file/0, discard_ephemeral/0, may_create/1]).
 
 -include_lib("kernel/include/file.hrl").
 
@@ -133,7 +133,8 @@ make_private(Dir) ->
             {error, {data_dir, Dir, Reason}}
     end.
 
-%% Root works on what belongs to another user, but a file that root created there would lock that user out.
+%% @private Root works on what belongs to another user, but a file that root created there would lock that user out.
+-spec may_create(file:filename_all()) -> ok | {error, term()}.
 may_create(Dir) ->
     Parent = filename:dirname(Dir),
     case file:read_file_info(Parent) of

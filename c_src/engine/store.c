@@ -482,6 +482,11 @@ int fdn_store_scan(fdn_store *store, uint64_t *cursor, size_t want, size_t *tota
     return rc;
 }
 
+int fdn_store_failed(const fdn_store *store)
+{
+    return atomic_load(&store->failed);
+}
+
 void fdn_store_get_info(fdn_store *store, fdn_store_info *info)
 {
     memset(info, 0, sizeof *info);

@@ -170,6 +170,9 @@ typedef struct fdn_store_info {
 
 void fdn_store_get_info(fdn_store *store, fdn_store_info *info);
 
+/* Why the store is read-only; 0 where it is not. */
+int fdn_store_failed(const fdn_store *store);
+
 /*
  * The background work of one store: start writing back what is not durable, compact. Copies at most about `budget` bytes; *more says
  * that there is more to do. May block for I/O; call it from a thread of its own or from a dirty scheduler. 0 or why it stopped.

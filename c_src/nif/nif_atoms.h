@@ -49,6 +49,19 @@
     X(evicted)                                                                                                                         \
     X(created)                                                                                                                         \
     X(attached)                                                                                                                        \
-    X(already_started)
+    X(already_started)                                                                                                                 \
+    /* snapshot */                                                                                                                     \
+    X(foundation_saved)                                                                                                                \
+    X(conflict)                                                                                                                        \
+    X(absent)                                                                                                                          \
+    X(not_found)                                                                                                                       \
+    X(put)                                                                                                                             \
+    X(update)                                                                                                                          \
+    X(delete)                                                                                                                          \
+    X(expect)                                                                                                                          \
+    X(read_only)                                                                                                                       \
+    X(async)                                                                                                                           \
+    X(sync)                                                                                                                            \
+    X(interval)
 
 #endif
