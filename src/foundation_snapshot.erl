@@ -15,18 +15,19 @@
 %% <li>`{interval, Ms}': the same, and the machine may die later than `Ms' milliseconds (and the time of one flush) after it.</li>
 %% <li>`sync': the record is on disk. Writers that wait at the same time share one flush.</li>
 %% </ul>
-%% In every mode a write that answered an error changed nothing, and a commit is there as a whole or not at all. In `sync' mode other
-%% processes may read a value a moment before its writer has its answer.
+%% In every mode a commit is there as a whole or not at all, and a write that answered an error changed nothing; but after
+%% `{error, {read_only, _}}' in `sync' mode, when it was the flush that failed, the write is in the table while the store stays open, and
+%% may or may not be there afterwards. Other processes may read a value a moment before its writer's `sync' answer.
 %%
-%% <b>The table</b> is a set of tuples with keypos 1. Keys are compared with `=:='. A key or object may be any term; pids, references and
-%% ports mean what they mean in `term_to_binary/1' (one of this node is another one after a restart). Every function takes the handle of
-%% {@link open/2} or the store's name.
+%% <b>The table</b> is a set of tuples with keypos 1. Keys are compared with `=:='. A key or object may be any term; pids, references
+%% and ports mean what they mean in `term_to_binary/1' (one of this node is another one after a restart). Every function takes the
+%% handle of {@link open/2} or the store's name.
 %%
-%% <b>Failure.</b> A failed flush, a write that the kernel refuses, or a file that somebody truncates turns the store read-only for good:
-%% writes answer `{error, {read_only, Reason}}', reads go on, {@link info/1} says why. Full disk: `{error, enospc}'; `max_bytes' reached:
-%% `{error, full}'; more than 512 MB in one value or 1 GB in one commit: `{error, too_big}'; nothing is lost in any of these. A damaged
-%% record that a read meets is `{error, corrupt}' or `{error, faulted}', never a wrong value. Misuse raises `{badarg, {Argument, Reason}}';
-%% a closed store raises `{badarg, {store, closed}}' by handle and `{badarg, {store, not_open}}' by name.
+%% <b>Failure.</b> A failed flush, a write that the kernel refuses, or a file that somebody truncates turns the store read-only for
+%% good: writes answer `{error, {read_only, Reason}}', reads go on, {@link info/1} says why. Full disk: `{error, enospc}'; `max_bytes'
+%% reached: `{error, full}'; more than 512 MB in one value or 1 GB in one commit: `{error, too_big}'; nothing is lost in any of these.
+%% A damaged record that a read meets is `{error, corrupt}' or `{error, faulted}', never a wrong value. Misuse raises `{badarg,
+%% {Argument, Reason}}'; a closed store raises `{badarg, {store, closed}}' by handle and `{badarg, {store, not_open}}' by name.
 %%
 %% Small terms in `async' and `interval' mode are written and read on the caller's scheduler; whatever may take long or block runs on a
 %% dirty I/O scheduler.
@@ -89,13 +90,13 @@ load() ->
 %% crashes the restarted one takes the living table over.
 %%
 %% Options: `path', a directory, created with mode 0700 where only its last part is missing (default `<data folder>/snapshot/<Name>');
-%% `durability'; `segment_bytes', the size of a log file at most (64 KB to 1 GB, default 64 MB; the first ones are smaller); `max_bytes',
-%% the size of all files at most (from 1 MB; default no limit; an eighth is kept for deletes and compaction).
+%% `durability'; `segment_bytes', the size of a log file at most (64 KB to 1 GB, default 64 MB; the first ones are smaller);
+%% `max_bytes', the size of all files at most (from 1 MB; default no limit; an eighth is kept for deletes and compaction).
 %%
-%% A name that is open with the same path gives the open store, whatever the other options; with another path
-%% `{error, {already_open, Path}}'. A directory that another process or another name of this VM has open: `{error, {locked, OsPid}}'.
-%% `{error, {corrupt, {File, Offset}}}': damage that no crash explains; no file was changed. A torn tail, which a crash does explain, is cut
-%% off. Takes the time of reading the log once, and verifies every checksum.
+%% A name that is open with the same path gives the open store, whatever the other options; with another path `{error, {already_open,
+%% Path}}'. A directory that another process or another name of this VM has open: `{error, {locked, OsPid}}'. `{error, {corrupt, {File,
+%% Offset}}}': damage that no crash explains; no file was changed. A torn tail, which a crash does explain, is cut off. Takes the time
+%% of reading the log once, and verifies every checksum.
 -spec open(name(), options()) -> {ok, store()} | {error, open_error()}.
 open(Name, Options) ->
     case normalise(Name, Options) of
@@ -118,8 +119,8 @@ opened(Name) ->
         Store -> {ok, Store}
     end.
 
-%% @doc Open a store owned by a process that is linked to the caller, for a supervisor of one's own; see {@link child_spec/1}. Stopping the
-%% owner flushes and closes the store. Errors as {@link open/2}, and `{error, {already_started, Owner}}'.
+%% @doc Open a store owned by a process that is linked to the caller, for a supervisor of one's own; see {@link child_spec/1}. Stopping
+%% the owner flushes and closes the store. Errors as {@link open/2}, and `{error, {already_started, Owner}}'.
 -spec start_link(name(), options()) -> {ok, pid()} | {error, open_error() | {already_started, pid()}}.
 start_link(Name, Options) ->
     case normalise(Name, Options) of
@@ -153,9 +154,9 @@ whereis(_Name) ->
 
 %% @doc What the store tells of itself: `name', `path', `durability', `owner', `uuid', `keys', `version' (the last one given out),
 %% `durable_version' (up to which everything is on disk), `read_only' (`false' or why), sizes in bytes: `live_bytes' (records that are
-%% needed), `used_bytes' (written into the log), `disk_bytes' (its files), `memory' (the index); `segments' (files), `tombstones' (deleted
-%% keys with older records on disk), `compactions' (files removed), `copied_bytes' (by compaction), `recovered_cut' (bytes of a torn tail
-%% that opening cut off).
+%% needed), `used_bytes' (written into the log), `disk_bytes' (its files), `memory' (the index); `segments' (files), `tombstones'
+%% (deleted keys with older records on disk), `compactions' (files removed), `copied_bytes' (by compaction), `recovered_cut' (bytes of
+%% a torn tail that opening cut off).
 -spec info(store()) -> #{atom() => term()}.
 info(_Store) ->
     erlang:nif_error(not_loaded).
@@ -241,7 +242,8 @@ delete(_Store, _Key) ->
 tab2list(Store) ->
     foldl(fun(Object, Acc) -> [Object | Acc] end, [], Store).
 
-%% @doc Fold over all objects, in no order; isolated as {@link tab2list/1} is. The fun may use the store. Holds some 200 objects at a time.
+%% @doc Fold over all objects, in no order; isolated as {@link tab2list/1} is. The fun may use the store. Holds some 200 objects at a
+%% time.
 -spec foldl(fun((tuple(), Acc) -> Acc), Acc, store()) -> Acc.
 foldl(Fun, Acc, Store) when is_function(Fun, 2) ->
     fold(Fun, Acc, Store, 0);
