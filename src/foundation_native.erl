@@ -1,7 +1,7 @@
 %% @doc Where this node keeps its native state.
 %%
 %% Application environment (see README): `data_dir' is a path, or `ephemeral' for a fresh folder that an orderly stop removes (tests);
-%% without it the per-user data folder is used: `<user data>/foundation_native/<release>/<node>'.
+%% without it the per-user data folder is used: `<user data>/foundation_native/<release or application>/<node>'.
 -module(foundation_native).
 
 -export([data_dir/0, flags_file/0, discard_ephemeral/0, may_create/1]).
@@ -56,16 +56,29 @@ discard_ephemeral() ->
     end.
 
 default_dir() ->
-    filename:join([filename:basedir(user_data, "foundation_native"), release_name(), atom_to_list(node())]).
+    filename:join([filename:basedir(user_data, "foundation_native"), owner_name(), atom_to_list(node())]).
 
-release_name() ->
-    case os:getenv("RELEASE_NAME") of
-        Name when is_list(Name), Name =/= "" ->
+%% Two applications of one user keep their state apart: by the release, else by the application that depends on this one, else (a bare
+%% shell) by the name of the boot script.
+owner_name() ->
+    case {os:getenv("RELEASE_NAME"), dependants()} of
+        {Name, _} when is_list(Name), Name =/= "" ->
             Name;
-        _ ->
+        {_, [App | _]} ->
+            atom_to_list(App);
+        {_, []} ->
             {Name, _Vsn} = init:script_id(),
             [case lists:member(C, "/\\ ") of true -> $_; false -> C end || C <- Name]
     end.
+
+%% Loaded before it is started, since its list of applications is what starts us.
+dependants() ->
+    lists:sort([
+        App
+     || {App, _, _} <- application:loaded_applications(),
+        {ok, Needed} <- [application:get_key(App, applications)],
+        lists:member(?APP, Needed)
+    ]).
 
 %% A folder that did not exist before, so that nothing of an earlier run is in it: in a container a VM has the same process id each
 %% time.

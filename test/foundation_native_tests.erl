@@ -18,6 +18,7 @@ env_test_() ->
         fun ephemeral_is_one_folder_until_discarded/0,
         fun ephemeral_that_cannot_be_made_is_named/0,
         fun default_is_per_user_release_and_node/0,
+        fun default_is_per_application_where_there_is_no_release/0,
         fun flags_file_defaults_into_the_folder/0,
         fun flags_file_that_is_no_path_is_named/0,
         fun errors_of_the_folder_reach_the_flags_file/0
@@ -167,6 +168,21 @@ default_is_per_user_release_and_node() ->
         os:unsetenv("RELEASE_NAME"),
         {ok, Other} = foundation_native:data_dir(),
         ?assertEqual(filename:join(Tmp, "foundation_native"), filename:dirname(filename:dirname(Other)))
+    end).
+
+default_is_per_application_where_there_is_no_release() ->
+    Shop = {application, fdn_shop, [{vsn, "1"}, {modules, []}, {registered, []}, {applications, [kernel, foundation_native]}]},
+    fdn_test:with_tmp_dir(fun(Tmp) ->
+        application:unset_env(?APP, data_dir),
+        os:putenv("XDG_DATA_HOME", Tmp),
+        os:unsetenv("RELEASE_NAME"),
+        ok = application:load(Shop),
+        try
+            Expected = filename:join([Tmp, "foundation_native", "fdn_shop", atom_to_list(node())]),
+            ?assertEqual({ok, Expected}, foundation_native:data_dir())
+        after
+            application:unload(fdn_shop)
+        end
     end).
 
 flags_file_defaults_into_the_folder() ->
