@@ -181,7 +181,7 @@ ebin/foundation_native.app: $(ERL_SRC) src/foundation_native.app.src $(wildcard 
 demo:
 	@scripts/setup build
 	@$(MAKE) --no-print-directory all
-	@examples/demo/run $(INPUT)
+	@examples/demo/run $(if $(INPUT),"$(INPUT)")
 ## test           install what is missing, build, and run every test
 test:
 	@scripts/setup test
