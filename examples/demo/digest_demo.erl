@@ -94,7 +94,7 @@ prepare(Run = #run{dir = Dir}) ->
     Env = [
         {data_dir, in(Dir, "driver")},
         {flags_file, in(Dir, "flags")},
-        {sentinel, #{flags_file => in(Dir, "flags"), node => Node(<<"sentinel">>), nodes => [Worker]}}
+        {sentinel, #{flags_file => in(Dir, "flags"), node => Node(<<"sentinel">>), nodes => [Worker], linger => 0}}
     ],
     [ok = application:set_env(foundation_native, Key, Value) || {Key, Value} <- Env],
     case application:ensure_all_started(foundation_native) of

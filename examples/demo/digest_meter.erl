@@ -5,17 +5,19 @@
 
 -record(meter, {parent, watched = #{}, crashes = 0, last = undefined}).
 
-%% @doc Watch the agents with monitors of this VM, and from a crash on look at the flag as fast as this process is let run. When it is
-%% off Parent gets `{rolled_back, Crashes, Nanoseconds since the last crash}'. Runs until then, or until Parent's node is gone.
+%% @doc Watch the agents with monitors of this VM and the flag by a subscription. When it is off after a crash, Parent gets
+%% `{rolled_back, Crashes, Nanoseconds since the last crash}', the time until the message included. Runs until then, or until Parent's
+%% node is gone.
 -spec run(pid()) -> ok.
 run(Parent) ->
     _ = erlang:monitor(process, Parent),
+    ok = foundation_flags:subscribe(),
     Parent ! {meter_ready, self()},
     loop(watch(#meter{parent = Parent})).
 
-loop(M = #meter{parent = Parent, watched = Watched, last = Last}) ->
-    %% Idle until the first crash, then as often as it goes.
-    Wait = case Last of undefined -> 5; _ -> 0 end,
+%% It does not spin: what is measured needs the processors itself. Every millisecond it looks whom the supervisor has started again.
+loop(M = #meter{parent = Parent, watched = Watched}) ->
+    Group = digest_app:group(),
     receive
         {'DOWN', _, process, Parent, _} ->
             ok;
@@ -25,14 +27,17 @@ loop(M = #meter{parent = Parent, watched = Watched, last = Last}) ->
             case ordinary(Reason) of
                 true -> loop(watch(M1));
                 false -> crashed(Now, M1#meter{crashes = M#meter.crashes + 1})
-            end
-    after Wait ->
-        case Last =:= undefined orelse foundation_flags:get(digest_app:flag()) of
-            false ->
-                rolled_back(M);
-            _ ->
-                erlang:yield(),
-                loop(watch(M))
+            end;
+        {foundation_flags, rolled_back, Group, _Epoch, _Reason} when M#meter.last =/= undefined ->
+            rolled_back(M);
+        {foundation_flags, _, _, _} ->
+            loop(M);
+        {foundation_flags, _, _, _, _} ->
+            loop(M)
+    after 1 ->
+        case M#meter.last =:= undefined orelse foundation_flags:get(digest_app:flag()) of
+            false -> rolled_back(M);
+            _ -> loop(watch(M))
         end
     end.
 

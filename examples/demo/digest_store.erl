@@ -7,10 +7,10 @@
 
 -export([handle/0, fetch/2, counts/1, note_start/2, starts/1, agent/0]).
 
-%% @doc The store of this VM, opened by the supervisor.
+%% @doc The store of this VM, opened by the supervisor: it goes by its name.
 -spec handle() -> foundation_snapshot:store().
 handle() ->
-    foundation_snapshot:whereis(digest_store).
+    digest_store.
 
 %% @doc As `foundation_snapshot:load/2', with `none' for a key that was never saved.
 -spec fetch(foundation_snapshot:store(), term()) -> {ok, foundation_snapshot:saved()} | none.
