@@ -1,7 +1,7 @@
 %% @doc The independent pass: lists and digests the files by code of its own, one after the other, and compares every result.
 -module(digest_check).
 
--export([list/1, expected/3, recorded/2, compare/2, demanded/4]).
+-export([list/1, expected/3, recorded/1, compare/2, demanded/4]).
 
 -include_lib("kernel/include/file.hrl").
 
@@ -10,7 +10,7 @@
 -type fact() ::
     #{lines := non_neg_integer(), bytes := non_neg_integer(), digest := binary(), utf8 := boolean()}
     | #{error := file:posix()}.
--type recorded() :: #{results := #{binary() => map()}, finished := [binary()]}.
+-type recorded() :: #{results := #{binary() => map()}, finished := [binary()], queued := [binary()]}.
 
 %% @doc Every regular file under Root, as raw bytes relative to it. Links are not followed.
 -spec list(binary()) -> {ok, [binary()], Unreadable :: [binary()]} | {error, enoent | enotdir | eacces | atom()}.
@@ -107,17 +107,16 @@ utf8(_, Rest, Piece) ->
         {error, _, _} -> {false, <<>>}
     end.
 
-%% @doc What the store says: the result of each file, and every commit of a result in the order of each agent.
--spec recorded(foundation_snapshot:store(), [binary()]) -> recorded().
-recorded(Store, Files) ->
-    Results = [{File, foundation_snapshot:value(S)} || File <- Files, {ok, S} <- [digest_store:fetch(Store, {result, File})]],
-    #{results => maps:from_list(Results), finished => lists:append([finished(Store, Id, 1) || Id <- digest_agent:ids()])}.
+%% @doc Everything that the store says: the result of each file, every commit of a result, and what is still in a queue.
+-spec recorded(foundation_snapshot:store()) -> recorded().
+recorded(Store) ->
+    Nothing = #{results => #{}, finished => [], queued => []},
+    foundation_snapshot:foldl(fun note/2, Nothing, Store).
 
-finished(Store, Id, N) ->
-    case digest_store:fetch(Store, {finished, Id, N}) of
-        {ok, Saved} -> [foundation_snapshot:value(Saved) | finished(Store, Id, N + 1)];
-        none -> []
-    end.
+note({{result, File}, Result}, Acc = #{results := Results}) -> Acc#{results := Results#{File => Result}};
+note({{finished, _Agent, _N}, File}, Acc = #{finished := Finished}) -> Acc#{finished := [File | Finished]};
+note({{queue, _Agent}, Queue}, Acc = #{queued := Queued}) -> Acc#{queued := queue:to_list(Queue) ++ Queued};
+note(_, Acc) -> Acc.
 
 %% @doc Where the record and the truth differ. `lost' has no result or no commit of one, `twice' more than one, `different' another
 %% value, `unknown' was committed and is no file of the folder.

@@ -201,8 +201,9 @@ hear(Run = #run{port = Port}) ->
     receive
         {rolled_back, Crashes, Nanos} ->
             #{reason := Reason} = maps:get(digest_app:group(), foundation_flags:groups()),
-            Text = "the sentinel rolled ~ts back after ~b crashes, ~ts after the last one: ~ts",
-            Show = digest_report:say(Run#run.show, Text, [digest_app:group(), Crashes, digest_report:duration(Nanos), shown(Reason)]),
+            Text = "the sentinel rolled ~ts back after ~b crashes, ~ts after the last one",
+            Show0 = digest_report:say(Run#run.show, Text, [digest_app:group(), Crashes, digest_report:duration(Nanos)]),
+            Show = digest_report:say(Show0, "  (~ts ...)", [string:slice(shown(Reason), 0, 80)]),
             hear(Run#run{rolled_back = {Crashes, Nanos, Reason}, show = Show});
         {Port, {data, _}} ->
             hear(Run);
@@ -286,7 +287,7 @@ facts(Run = #run{dir = Dir, root = Root, files = Files, progress = Progress}) ->
     Tell = fun(N) -> put(show, digest_report:progress(get(show), "checked", N, Total)) end,
     Expected = digest_check:expected(Root, Files, Tell),
     _ = digest_report:line(get(show)),
-    Recorded = digest_check:recorded(Store, Files),
+    Recorded = digest_check:recorded(Store),
     Facts = #{
         expected => Expected,
         recorded => Recorded,

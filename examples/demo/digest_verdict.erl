@@ -66,7 +66,8 @@ difference(Kind, Files) ->
     Some = lists:join(", ", [io_lib:format("~0p", [File]) || File <- lists:sublist(Files, 5)]),
     io_lib:format("~ts: ~b (~ts)", [Kind, length(Files), Some]).
 
-checks(Facts = #{counts := Counts, expected := Expected, recorded := #{results := Results, finished := Finished}}) ->
+checks(Facts = #{counts := Counts, expected := Expected, recorded := Recorded}) ->
+    #{results := Results, finished := Finished, queued := Queued} = Recorded,
     #{allowed := Allowed, denied := Denied, completed := Completed, errors := Errors} = Counts,
     #{starts := Starts, kills := Kills, limiter := #{allowed := NowAllowed, denied := NowDenied}} = Facts,
     {_, #{allowed := Earlier, denied := EarlierDenied}} = lists:last(Starts),
@@ -76,6 +77,7 @@ checks(Facts = #{counts := Counts, expected := Expected, recorded := #{results :
         {Completed =/= map_size(Expected),
             io_lib:format("the agents count ~b results of ~b files", [Completed, map_size(Expected)])},
         {Completed =/= map_size(Results) orelse Completed =/= length(Finished), "the agents' counts are not those of the record"},
+        {Queued =/= [], io_lib:format("~b tasks are still in a queue", [length(Queued)])},
         {Allowed =/= Completed + Errors,
             io_lib:format("~b hits were allowed for ~b results and ~b repeats", [Allowed, Completed, Errors])},
         {Allowed - Earlier =/= NowAllowed orelse Denied - EarlierDenied =/= NowDenied,
