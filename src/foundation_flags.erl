@@ -18,7 +18,7 @@
 -export([list/0, info/0, info/1, groups/0, rollback/2, rollback/3, rearm/2, subscribe/0, unsubscribe/0]).
 %% For foundation_flags_server.
 -export([open_nif/1, declare_nif/4, bind_nif/3, unbound_nif/0, file_info_nif/0, rollback_nif/3, looked_nif/0, stash_nif/1, stashed_nif/0,
-         sync_nif/0, cohort_nif/2, trust_cohorts_nif/1, values/0, group_list/0, check_options/1, text/1]).
+         sync_nif/0, cohort_nif/2, trust_cohorts_nif/1, values/0, group_list/0, check_options/1, text/1, sync_process/0]).
 
 -export_type([flag/0, group/0, value/0, options/0, group_info/0]).
 
@@ -277,18 +277,26 @@ unsubscribe() ->
 
 %% ---- for the server ---------------------------------------------------------------------------------------------------------------
 
+%% The lists come in parts. No funs around NIFs here: a fun is bound to the newest code, also while that is still loading its library.
+
 %% @private [{Flag, ValueInForce, GroupIndex}], in the order of the file.
 values() ->
-    in_parts(fun values_nif/1, 0).
+    values(0).
+
+values(From) ->
+    case values_nif(From) of
+        {List, done} -> List;
+        {List, Next} -> List ++ values(Next)
+    end.
 
 %% @private [{Index, Name, Epoch, RolledBack, Sticky, Rollback, Rearm}]
 group_list() ->
-    in_parts(fun groups_nif/1, 0).
+    group_list(0).
 
-in_parts(Nif, From) ->
-    case Nif(From) of
+group_list(From) ->
+    case groups_nif(From) of
         {List, done} -> List;
-        {List, Next} -> List ++ in_parts(Nif, Next)
+        {List, Next} -> List ++ group_list(Next)
     end.
 
 %% @private The options of a declaration: ok, or what is wrong with which.
@@ -313,9 +321,11 @@ check_option(Key, Value) when Key =:= default; Key =:= sticky ->
         false -> not_a_boolean
     end;
 check_option(description, Text) ->
-    case unicode:characters_to_binary(Text) of
+    try unicode:characters_to_binary(Text) of
         Binary when is_binary(Binary) -> ok;
         _ -> not_text
+    catch
+        error:badarg -> not_text
     end;
 check_option(_, _) -> unknown_option.
 
@@ -360,7 +370,7 @@ who() ->
 
 %% The dirty NIF itself cannot be given up, so it runs in a process of its own.
 sync(Timeout) ->
-    {Pid, Monitor} = spawn_monitor(fun() -> exit({synced, sync_nif()}) end),
+    {Pid, Monitor} = spawn_monitor(?MODULE, sync_process, []),
     receive
         {'DOWN', Monitor, process, Pid, {synced, Result}} -> Result;
         {'DOWN', Monitor, process, Pid, _} -> {error, eio}
@@ -368,6 +378,11 @@ sync(Timeout) ->
         demonitor(Monitor, [flush]),
         {error, timeout}
     end.
+
+%% @private
+-spec sync_process() -> no_return().
+sync_process() ->
+    exit({synced, sync_nif()}).
 
 check_flag(Flag) ->
     check_name(flag, Flag).

@@ -234,7 +234,7 @@ look_at_file(#state{dirty = Dirty} = State) ->
 
 %% What was set here goes to disk in the background, one sync at a time: a slow disk must not hold up what subscribers are told.
 sync(#state{dirty = true, syncer = undefined} = State) ->
-    State#state{dirty = false, syncer = spawn_monitor(fun() -> foundation_flags:sync_nif() end)};
+    State#state{dirty = false, syncer = spawn_monitor(foundation_flags, sync_nif, [])};
 sync(State) ->
     State.
 

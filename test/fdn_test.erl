@@ -1,7 +1,7 @@
 %% What the Erlang suites share: temporary folders, other VMs, waiting for something to become true.
 -module(fdn_test).
 
--export([tmp_dir/0, tmp_dir/1, del_dir/1, with_tmp_dir/1, await/1, await/2, peer/0, peer/1, stop_peer/1, distributed/0, root_dir/0]).
+-export([tmp_dir/0, tmp_dir/1, del_dir/1, with_tmp_dir/1, await/1, await/2, peer/0, peer/1, stop_peer/1, distributed/0, root_dir/0, run/2]).
 
 %% A fresh folder with a path of its own, mode 0700.
 tmp_dir() ->
@@ -95,4 +95,17 @@ find_root(Dir) ->
         true -> Dir;
         false when Dir =:= "/" -> error(no_source_tree);
         false -> find_root(filename:dirname(Dir))
+    end.
+
+%% Run a program and wait for its end: {ExitStatus, Output}, standard error included. Arguments are text.
+run(Program, Args) ->
+    Native = [unicode:characters_to_binary(Arg) || Arg <- Args],
+    Port = open_port({spawn_executable, Program}, [{args, Native}, exit_status, stderr_to_stdout, binary, in]),
+    run_output(Port, []).
+
+run_output(Port, Acc) ->
+    receive
+        {Port, {data, Data}} -> run_output(Port, [Acc, Data]);
+        {Port, {exit_status, Status}} -> {Status, unicode:characters_to_list(iolist_to_binary(Acc))}
+    after 60000 -> error({no_end, Port})
     end.

@@ -18,7 +18,7 @@ defmodule Foundation.Native.Flags do
       iex> Flags.enabled?(:new_checkout)
       true
 
-  Misuse raises an `ErlangError` whose `original` is `{:badarg, {argument, reason}}`.
+  Misuse raises an `ArgumentError` that names the argument and what is wrong with it.
   """
 
   @type flag :: atom
