@@ -9,8 +9,8 @@
 
 %% An agent may crash so often within so many milliseconds.
 -define(FAILURES, {3, 10000}).
-%% Nothing moved for so long: something is wrong.
--define(STALLED, 30000).
+%% No answer or no result for so many milliseconds: something is wrong.
+-define(STALLED, 60000).
 
 -record(run, {
     show,
@@ -28,7 +28,6 @@
     recovery = undefined,
     open_us = 0,
     rollout = undefined,
-    meter = undefined,
     rolled_back = undefined,
     progress = #{},
     moved_at = 0
@@ -189,12 +188,13 @@ end_line(Run = #run{total = Total, show = Show}) ->
 
 look(Run = #run{progress = Before, moved_at = Moved}) ->
     Now = on_worker(Run, digest_coordinator, progress, []),
-    case Now =:= Before of
+    %% Crashes are no progress.
+    case maps:with([completed, status], Now) =:= maps:with([completed, status], Before) of
         false ->
             Run#run{progress = Now, moved_at = now_ms()};
         true ->
-            _ = now_ms() - Moved > ?STALLED andalso stop(1, "nothing has moved for ~b s: ~0tp", [?STALLED div 1000, Now]),
-            Run
+            _ = now_ms() - Moved > ?STALLED andalso stop(1, "no result for ~b s: ~0tp", [?STALLED div 1000, Now]),
+            Run#run{progress = Now}
     end.
 
 hear(Run = #run{port = Port}) ->
@@ -213,18 +213,21 @@ hear(Run = #run{port = Port}) ->
         Run
     end.
 
-roll_out(Run = #run{percent = Percent, worker = Worker, show = Show}) ->
-    _ = spawn(Worker, digest_meter, run, [self()]),
-    receive
-        {meter_ready, Meter} -> Meter
-    after ?STALLED -> stop(1, "the worker VM does not answer", [])
-    end,
+roll_out(Run = #run{percent = Percent, show = Show}) ->
+    ok = start_meter(Run),
     case foundation_flags:set(digest_app:flag(), {percentage, Percent}) of
         ok -> ok;
         {error, Reason} -> stop(1, "the flag cannot be set: ~0tp", [Reason])
     end,
     Since = os:system_time(microsecond),
     Run#run{rollout = Since, show = digest_report:say(Show, "~b % of the files go to the second implementation", [Percent])}.
+
+start_meter(#run{worker = Worker}) ->
+    _ = spawn(Worker, digest_meter, run, [self()]),
+    receive
+        {meter_ready, _} -> ok
+    after ?STALLED -> stop(1, "the worker VM does not answer", [])
+    end.
 
 %% A real end of the VM, between any two instructions of it; and the start of another one on the same files.
 kill(Run = #run{port = Port, os_pid = OsPid, show = Show, progress = #{completed := Before}}) ->
@@ -238,6 +241,8 @@ kill(Run = #run{port = Port, os_pid = OsPid, show = Show, progress = #{completed
     end,
     Show1 = digest_report:say(Show, "kill -9 of the worker VM (process ~ts) after ~b results", [OsPid, Before]),
     Run1 = resumed(Before, start_worker(Run#run{show = Show1})),
+    %% The first crash may be still to come.
+    ok = case Run1#run.rolled_back of undefined -> start_meter(Run1); _ -> ok end,
     Recovery = erlang:monotonic_time(nanosecond) - Killed,
     Text = "the worker VM is back and at work after ~ts, of which opening its state took ~ts",
     Show2 = digest_report:say(Show1, Text, [digest_report:duration(Recovery), digest_report:duration(Run1#run.open_us * 1000)]),
@@ -274,7 +279,14 @@ leave(Run = #run{port = Port}) ->
         {Port, {exit_status, Status}} -> stop(1, "the worker VM stopped with status ~b", [Status])
     after ?STALLED -> stop(1, "the worker VM does not stop", [])
     end,
-    Run#run{port = undefined, progress = (Run#run.progress)#{set_again => Set, limiter => Limiter, ended => now_ms()}}.
+    #{state := State, reason := Reason} = maps:get(digest_app:group(), foundation_flags:groups()),
+    Back =
+        case {Run#run.rolled_back, State} of
+            %% The VM was killed between the crash and the message about it.
+            {undefined, rolled_back} -> {maps:get(errors, Run#run.progress), undefined, Reason};
+            {Known, _} -> Known
+        end,
+    Run#run{port = undefined, rolled_back = Back, progress = (Run#run.progress)#{set_again => Set, limiter => Limiter, ended => now_ms()}}.
 
 facts(Run = #run{dir = Dir, root = Root, files = Files, progress = Progress}) ->
     Store =
