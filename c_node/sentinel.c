@@ -59,6 +59,7 @@ struct fdn_node *fdn_sentinel_node(struct fdn_sentinel *s, const char *name)
 
 static int add_nodes(struct fdn_sentinel *s)
 {
+    s->node_count = 0;
     s->nodes = fdn_calloc(s->conf.node_count, sizeof *s->nodes);
     for (size_t i = 0; s->nodes && i < s->conf.node_count; i++) {
         if (fdn_sentinel_node(s, s->conf.nodes[i]))

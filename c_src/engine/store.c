@@ -282,10 +282,10 @@ static int write_locked(fdn_store *store, fdn_store_op *ops, job *j, bool wait, 
         if (ops[i].kind == FDN_STORE_DELETE && find_live(store, single) == NULL)
             return 0;
     }
-    uint64_t length = single ? single->record.length : j->outer.length;
+    uint64_t length = j->batch ? j->outer.length : single->record.length;
     rc = fdn_store_room(store, length, j->puts ? FDN_URGENCY_PUT : FDN_URGENCY_DELETE, wait);
     if (rc == 0)
-        rc = single ? append_one(store, single) : append_batch(store, ops, j);
+        rc = j->batch ? append_batch(store, ops, j) : append_one(store, single);
     if (rc != 0)
         return rc;
     publish(store, ops, j, fdn_store_active(store));

@@ -102,6 +102,7 @@ snap *snap_get(ErlNifEnv *env, ERL_NIF_TERM term, ERL_NIF_TERM *raised)
     snap_state *state = fdn_lib_of(env)->state;
     void *object;
     snap *s = NULL;
+    *raised = 0;
     if (enif_is_atom(env, term)) {
         enif_rwlock_rlock(state->lock);
         s = by_name(state, term);

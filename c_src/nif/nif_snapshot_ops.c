@@ -413,6 +413,7 @@ static ERL_NIF_TERM read_one(ErlNifEnv *env, const char *name, nif f, int argc, 
     }
     int rc;
     value.buffer = value.inline_data;
+    value.len = 0;
     if (how == READ_PRESENCE) {
         uint64_t lsn;
         size_t len;

@@ -45,7 +45,7 @@ defmodule Consumer do
     true = version =~ to_string(Application.spec(:foundation_native, :vsn))
     {:ok, _} = Sentinel.start_link([])
     %{} = Sentinel.status()
-    {:ok, %{flags: [:consumer_flag]}} = Sentinel.rollback(:consumer, "packaging test")
+    {:ok, _epoch} = Sentinel.rollback(:consumer, "packaging test")
     false = Flags.enabled?(:consumer_flag)
   end
 end
