@@ -1,5 +1,5 @@
 defmodule Consumer do
-  # The Elixir side of ../rebar3/src/consumer.erl: each part once, from a started application.
+  # The Elixir side of ../rebar3/src/consumer.erl.in: each part once, from a started application.
   use Application
 
   alias Foundation.Native.{Flags, Limiter, Sentinel, Snapshot}
