@@ -286,7 +286,8 @@ leave(Run = #run{port = Port}) ->
             {undefined, rolled_back} -> {maps:get(errors, Run#run.progress), undefined, Reason};
             {Known, _} -> Known
         end,
-    Run#run{port = undefined, rolled_back = Back, progress = (Run#run.progress)#{set_again => Set, limiter => Limiter, ended => now_ms()}}.
+    Progress = (Run#run.progress)#{set_again => Set, limiter => Limiter, ended => now_ms()},
+    Run#run{port = undefined, rolled_back = Back, progress = Progress}.
 
 facts(Run = #run{dir = Dir, root = Root, files = Files, progress = Progress}) ->
     Store =
