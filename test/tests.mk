@@ -67,6 +67,10 @@ test-erl: native test-nifs
 ## test-ex        ExUnit
 test-ex: native
 	@echo "== ExUnit"; MIX_ENV=test mix test
+## test-readme    the sessions of README.md in real shells, and what they print compared
+test-readme: native ebin
+	@MIX_ENV=test mix compile
+	@test/readme/test
 ## test-fuzz      libFuzzer targets, FUZZ_SECONDS each (10)
 FUZZ_SECONDS ?= 10
 test-fuzz:
