@@ -8,15 +8,16 @@
 %% {allow,19}
 %% '''
 %%
-%% A limiter is known by its name (an atom) or by the handle of {@link whereis/1}; both cost the same. A <em>key</em> is any term; keys
-%% that are `=:=' have one budget, `1' and `1.0' have two. The period belongs to the key: the same key under two periods has two budgets.
+%% A limiter is known by its name (an atom) or by the handle of {@link whereis/1}; both cost the same. A <em>key</em> is any term;
+%% keys that are `=:=' have one budget, `1' and `1.0' have two. The period belongs to the key: the same key under two periods has two
+%% budgets.
 %%
 %% == Algorithms ==
-%% `gcra' (the default) spreads the limit evenly over the period and admits up to `burst' at once; `fixed_window' opens a window with the
-%% first hit of a key and closes it `period' milliseconds later.
+%% `gcra' (the default) spreads the limit evenly over the period and admits up to `burst' at once; `fixed_window' opens a window with
+%% the first hit of a key and closes it `period' milliseconds later.
 %%
 %% == Ranges ==
-%% Outside them, calls raise `error:{badarg, {Argument, Reason}}' and {@link start_link/2} answers `{error, {badarg, {Option, Reason}}}'.
+%% Outside them, calls raise `error:{badarg, {Argument, Reason}}'; {@link start_link/2} answers `{error, {badarg, {Option, Reason}}}'.
 %% <table>
 %% <tr><td></td><td>`gcra'</td><td>`fixed_window'</td></tr>
 %% <tr><td>period, ms</td><td>1..31622400000 (366 days)</td><td>the same</td></tr>
@@ -25,9 +26,9 @@
 %% <tr><td>cost</td><td>0..burst</td><td>0..limit</td></tr>
 %% <tr><td>capacity</td><td>1..2147483648</td><td>the same</td></tr>
 %% </table>
-%% Limit 0 denies every hit, of any cost; the retry time is then the period, though the limiter will deny again. A call that brings its own
-%% limit has burst = limit. Cost 0 answers like {@link peek/2}. The rate of `gcra' is rounded down by less than 6.25 % at one unit a
-%% nanosecond, and less than a millionth up to 100 units a second.
+%% Limit 0 denies every hit, of any cost; the retry time is then the period, though the limiter will deny again. A call that brings its
+%% own limit has burst = limit. Cost 0 answers like {@link peek/2}. The rate of `gcra' is rounded down, by less than 6.25 % near one
+%% unit a nanosecond and less than a millionth up to 10000 units a second.
 %%
 %% == Full table ==
 %% The table has twice as many slots as `capacity', and a key that is at rest (its whole budget is back) needs none. Should a new key
@@ -73,16 +74,16 @@ load() ->
 
 %% @doc Start the owner of a limiter, linked to the caller.
 %%
-%% Options and defaults: `algorithm' (`gcra'), `limit' and `period' in ms (both, or neither: then every hit brings its own), `burst' (the
-%% limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'). An option that is unknown, or known and not
-%% supported in this version (`sliding_window', `persist', `scope' other than `local'), is an error, never ignored.
+%% Options and defaults: `algorithm' (`gcra'), `limit' and `period' in ms (both, or neither: then every hit brings its own), `burst'
+%% (the limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'). An option that is unknown, or known and
+%% not supported in this version (`sliding_window', `persist', `scope' other than `local'), is an error, never ignored.
 %%
-%% The table outlives a crash of its owner: hits go on meanwhile, and the next `start_link' of the name takes the living table over, with all
-%% its budgets; its options must be the same (`{error, {badarg, {Option, differs_from_living_table}}}' otherwise; {@link delete/1}
-%% first). An orderly stop of the owner (`normal', `shutdown') deletes the table.
+%% The table outlives a crash of its owner: hits go on meanwhile, and the next `start_link' of the name takes the living table over,
+%% with all its budgets; its options must be the same (`{error, {badarg, {Option, differs_from_living_table}}}' otherwise; {@link
+%% delete/1} first). An orderly stop of the owner (`normal', `shutdown') deletes the table.
 %%
-%% Errors besides `badarg': `{already_started, Pid}' while the name has a living owner, `enomem', `too_many_limiters' (8192 at once). The
-%% caller gets no exit signal with them.
+%% Errors besides `badarg': `{already_started, Pid}' while the name has a living owner, `enomem', `too_many_limiters' (8192 at once).
+%% The caller gets no exit signal with them.
 -spec start_link(name(), options()) ->
     {ok, pid()} | {error, option_error() | {already_started, pid()} | enomem | too_many_limiters}.
 start_link(Name, Options) ->
@@ -98,8 +99,8 @@ child_spec({Name, Options}) ->
         modules => [foundation_limiter_owner]
     }.
 
-%% @doc Delete the limiter and stop its owner. Hits that are under way in other processes end first, as hits of the living limiter; later ones
-%% raise `{badarg, {limiter, unknown}}' or, by handle, `{limiter, deleted}'. The name is free when this returns.
+%% @doc Delete the limiter and stop its owner. Hits that are under way in other processes end first, as hits of the living limiter;
+%% later ones raise `{badarg, {limiter, unknown}}' or, by handle, `{limiter, deleted}'. The name is free when this returns.
 -spec delete(limiter()) -> ok.
 delete(Limiter) ->
     {ok, Owner} = remove_nif(Limiter),
@@ -151,9 +152,9 @@ reset(_Limiter, _Key, _PeriodMs) ->
 
 %% @doc Options and figures of a limiter.
 %%
-%% `live' keys with consumed budget; `slots'; `bytes' when every slot was used once; hits `allowed' and `denied'; `full': hits that found
-%% no free slot; `evicted' entries; `clock_in_use' of the preset limit; `now': ms since the table was made; `owner': pid, or `undefined'
-%% while it is dead. Looks at every slot, on a dirty scheduler: about 1 ms for each 100000 keys of capacity.
+%% `live' keys with consumed budget; `slots'; `bytes' once every slot was used; hits `allowed' and `denied'; `full': hits that found
+%% no free slot; `evicted' entries; `clock_in_use' of the preset limit; `now': ms since the table was made; `owner': pid, or
+%% `undefined' while it is dead. Looks at every slot, on a dirty scheduler: about 1 ms for each 100000 keys of capacity.
 -spec info(limiter()) -> #{atom() => term()}.
 info(_Limiter) ->
     erlang:nif_error(not_loaded).

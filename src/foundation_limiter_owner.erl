@@ -1,5 +1,5 @@
-%% @private The owner of one limiter's table: creates it or takes it over from a predecessor that crashed, and removes it when it stops in
-%% good order. It takes no part in hits, which go on without it.
+%% @private The owner of one limiter's table: creates it or takes it over from a predecessor that crashed, and removes it when it stops
+%% in good order. It takes no part in hits, which go on without it.
 -module(foundation_limiter_owner).
 -behaviour(gen_server).
 

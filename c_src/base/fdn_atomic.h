@@ -18,6 +18,26 @@ _Static_assert(sizeof(_Atomic uint32_t) == 4, "an atomic word has no hidden lock
 /* Size of the unit in which cores exchange memory; words written by different cores are kept this far apart. */
 #define FDN_CACHE_LINE 64
 
+/*
+ * A point at which a lock-free protocol wants to be interrupted in its tests. Nothing, except in builds for TSan, where the thread
+ * gives way to another one now and then: on few cores the narrow windows would hardly ever be hit.
+ */
+#if defined(__SANITIZE_THREAD__)
+#include <sched.h>
+#include <time.h>
+static inline void fdn_race_point(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    if ((ts.tv_nsec >> 5) % 4 == 0)
+        sched_yield();
+}
+#else
+static inline void fdn_race_point(void)
+{
+}
+#endif
+
 /* Hint to the core that this is a spin loop. */
 static inline void fdn_cpu_relax(void)
 {

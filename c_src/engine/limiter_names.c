@@ -123,7 +123,8 @@ static inline void announce(fdn_limiters *r, unsigned lane, fdn_limiter *t)
     } else if (r->portable) {
         atomic_store(&r->lanes[lane].inside, t);
     } else {
-        atomic_store_explicit(&r->lanes[lane].inside, t, memory_order_relaxed);
+        /* Release, so that a deleter of what this thread was inside before is content with seeing this. */
+        atomic_store_explicit(&r->lanes[lane].inside, t, memory_order_release);
         atomic_signal_fence(memory_order_seq_cst);
     }
 }
@@ -135,8 +136,10 @@ static inline fdn_limiter *enter_place(fdn_limiters *r, unsigned lane, place *p,
         fdn_limiter *t = atomic_load(&p->limiter);
         if (t == NULL)
             return NULL;
+        fdn_race_point();
         announce(r, lane, t);
         if (atomic_load(&p->limiter) == t) {
+            fdn_race_point();
             bool same = atomic_load(identity) == wanted;
             if (atomic_load(&p->limiter) == t) {
                 if (same)
