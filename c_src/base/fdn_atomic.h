@@ -19,22 +19,38 @@ _Static_assert(sizeof(_Atomic uint32_t) == 4, "an atomic word has no hidden lock
 #define FDN_CACHE_LINE 64
 
 /*
- * A point at which a lock-free protocol wants to be interrupted in its tests. Nothing, except in builds for TSan, where the thread
- * gives way to another one now and then: on few cores the narrow windows would hardly ever be hit.
+ * A step of a lock-free protocol, between two accesses that must hold up against whatever others do in between. Nothing in ordinary
+ * builds. For TSan the thread gives way here now and then: on few cores the narrow windows would hardly ever be hit. In the check
+ * programs (FDN_ALLOC_FAULTS) a hook is called, which plays the others.
  */
-#if defined(__SANITIZE_THREAD__)
+typedef enum {
+    FDN_STEP_FREE,   /* holding nothing, as far as this place knows */
+    FDN_STEP_LOCKED, /* a lock was just taken, and is held until the operation ends */
+    FDN_STEP_CLAIMED /* others would wait for this thread */
+} fdn_step_kind;
+
+#if defined(FDN_ALLOC_FAULTS)
+extern void (*fdn_step_hook)(fdn_step_kind kind);
+static inline void fdn_step(fdn_step_kind kind)
+{
+    if (fdn_step_hook)
+        fdn_step_hook(kind);
+}
+#elif defined(__SANITIZE_THREAD__)
 #include <sched.h>
 #include <time.h>
-static inline void fdn_race_point(void)
+static inline void fdn_step(fdn_step_kind kind)
 {
     struct timespec ts;
+    (void)kind;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     if ((ts.tv_nsec >> 5) % 4 == 0)
         sched_yield();
 }
 #else
-static inline void fdn_race_point(void)
+static inline void fdn_step(fdn_step_kind kind)
 {
+    (void)kind;
 }
 #endif
 

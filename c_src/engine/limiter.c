@@ -140,7 +140,7 @@ static inline bool find_in(bucket *b, uint64_t print, slot *out)
     for (int i = 0; i < SLOTS; i++) {
         if (atomic_load(&b->print[i]) == print) {
             *out = (slot){&b->print[i], &b->state[i]};
-            fdn_race_point();
+            fdn_step(FDN_STEP_FREE);
             return true;
         }
     }
@@ -160,7 +160,7 @@ static inline outcome hit_slot(const fdn_limiter *t, const fdn_limiter_rule *rul
             return GONE;
         uint64_t next;
         answer->allowed = fdn_limiter_decide(t->algorithm, rule, state, now, cost, &next, &answer->value);
-        fdn_race_point();
+        fdn_step(FDN_STEP_FREE);
         if (!answer->allowed || cost == 0 || atomic_compare_exchange_strong(at.state, &state, next))
             return ANSWERED;
     }
@@ -242,11 +242,12 @@ static choice choose(const fdn_limiter *t, bucket *const pair[2], uint64_t now)
 
 static bool occupy(slot at, uint64_t seen, uint64_t print, uint64_t state)
 {
+    fdn_step(FDN_STEP_FREE);
     if (!atomic_compare_exchange_strong(at.state, &seen, BUSY))
         return false;
-    fdn_race_point();
+    fdn_step(FDN_STEP_CLAIMED);
     atomic_store(at.print, print);
-    fdn_race_point();
+    fdn_step(FDN_STEP_CLAIMED);
     atomic_store(at.state, state);
     return true;
 }
@@ -283,13 +284,16 @@ static fdn_limiter_answer hit_absent(fdn_limiter *t, const fdn_limiter_rule *rul
     fdn_limiter_answer answer;
     stripe *s = &t->stripes[print % STRIPES];
     unsigned spins = 0;
+    fdn_step(FDN_STEP_FREE);
     pthread_mutex_lock(&s->lock);
+    fdn_step(FDN_STEP_LOCKED);
     for (;; wait_a_little(&spins)) {
         slot at;
         bool found = find_settled(pair, print, &at);
+        fdn_step(FDN_STEP_FREE);
         /* After the scan: see 4. */
         uint64_t now = read_clock(t, coarse), state;
-        fdn_race_point();
+        fdn_step(FDN_STEP_FREE);
         if (found) {
             if (hit_slot(t, rule, at, print, now, cost, &answer) == ANSWERED)
                 break;
@@ -325,7 +329,7 @@ fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limi
     bool coarse = uses_coarse(t, rule);
     uint64_t now = read_clock(t, coarse);
     slot at;
-    fdn_race_point();
+    fdn_step(FDN_STEP_FREE);
     if ((!find_in(first, print, &at) && !find_in(second, print, &at)) || hit_slot(t, rule, at, print, now, cost, &answer) == GONE)
         answer = hit_absent(t, rule, (bucket *const[2]){first, second}, print, coarse, cost);
     /* The caller may read the coarse clock just after a tick and come back just before one. */
@@ -344,13 +348,15 @@ bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash)
     stripe *s = &t->stripes[print % STRIPES];
     bool consumed = false;
     slot at;
+    fdn_step(FDN_STEP_FREE);
     pthread_mutex_lock(&s->lock);
+    fdn_step(FDN_STEP_LOCKED);
     while (find_settled(pair, print, &at)) {
         uint64_t state = atomic_load(at.state);
-        fdn_race_point();
+        fdn_step(FDN_STEP_FREE);
         if (state == BUSY || !atomic_compare_exchange_strong(at.state, &state, BUSY))
             continue;
-        fdn_race_point();
+        fdn_step(FDN_STEP_CLAIMED);
         bool ours = atomic_load(at.print) == print;
         consumed = ours && state != FDN_LIMITER_FRESH;
         atomic_store(at.state, ours ? FDN_LIMITER_FRESH : state);

@@ -136,10 +136,10 @@ static inline fdn_limiter *enter_place(fdn_limiters *r, unsigned lane, place *p,
         fdn_limiter *t = atomic_load(&p->limiter);
         if (t == NULL)
             return NULL;
-        fdn_race_point();
+        fdn_step(FDN_STEP_FREE);
         announce(r, lane, t);
         if (atomic_load(&p->limiter) == t) {
-            fdn_race_point();
+            fdn_step(FDN_STEP_FREE);
             bool same = atomic_load(identity) == wanted;
             if (atomic_load(&p->limiter) == t) {
                 if (same)

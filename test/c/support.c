@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include "base/fdn_alloc.h"
+#include "base/fdn_atomic.h"
 
 #ifdef FDN_ALLOC_FAULTS
 long fdn_alloc_budget = -1;
+void (*fdn_step_hook)(fdn_step_kind kind);
 #endif
 
 void support_tmpdir(char *path, size_t size)
