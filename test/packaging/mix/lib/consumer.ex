@@ -21,7 +21,7 @@ defmodule Consumer do
   end
 
   defp check(dir) do
-    {:ok, _} = Limiter.start_link(:consumer_limiter, limit: 2, period: 60_000, capacity: 100)
+    {:ok, _} = Limiter.start_link(name: :consumer_limiter, limit: 2, period: 60_000, capacity: 100)
     {:allow, 1} = Limiter.hit(:consumer_limiter, :key)
     {:allow, 0} = Limiter.hit(:consumer_limiter, :key)
     {:deny, _} = Limiter.hit(:consumer_limiter, :key)
