@@ -1,13 +1,13 @@
 %% @doc Feature flags in a memory-mapped file that processes of one host share.
 %%
-%% {@link enabled/1} is two aligned loads from the mapped file: no lock, no message, no table owned by a process. Every flag belongs to a
-%% group, and {@link rollback/2} turns a whole group off with one atomic store, at the same instant for every VM, C node and tool that has
-%% the file mapped. After a rollback {@link set/2} answers `{error, rolled_back}' until somebody who knows the group's current epoch calls
-%% {@link rearm/2}; the flags then stay off, whatever their default, until they are set again.
+%% {@link enabled/1} is two aligned loads from the mapped file: no lock, no message, no table owned by a process. Every flag belongs
+%% to a group, and {@link rollback/2} turns a whole group off with one atomic store, at the same instant for every VM, C node and tool
+%% that has the file mapped. After a rollback {@link set/2} answers `{error, rolled_back}' until somebody who knows the group's
+%% current epoch calls {@link rearm/2}; the flags then stay off, whatever their default, until they are set again.
 %%
-%% The file is the application's `flags_file' (see {@link foundation_native}); `foundation-flags' works on it with every VM down. A set is
-%% in force when it returns and survives the death of the VM; it reaches the disk within about 100 ms. A rollback and a re-arm are in force
-%% at once and have been synced to disk when they answer.
+%% The file is the application's `flags_file' (see {@link foundation_native}); `foundation-flags' works on it with every VM down. A
+%% set is in force when it returns and survives the death of the VM; it is synced to disk in the background. A rollback and a re-arm
+%% are in force at once and have been synced to disk when they answer.
 %%
 %% Names are atoms of 1 to 55 bytes of UTF-8. A file has room for 1024 flags in 64 groups. Misuse raises `{badarg, {Argument, Reason}}'.
 %% Before the application was started every flag reads false, and what changes a flag answers `{error, closed}' or `unknown_flag'.
@@ -17,14 +17,15 @@
 -export([declare/2, enabled/1, get/1, enabled_for/2, set/2, enable/1, disable/1, set_percentage/2]).
 -export([list/0, info/0, info/1, groups/0, rollback/2, rollback/3, rearm/2, subscribe/0, unsubscribe/0]).
 %% For foundation_flags_server.
--export([open_nif/1, declare_nif/4, bind_nif/3, unbound_nif/0, file_info_nif/0, rollback_nif/3, looked_nif/0, stash_nif/1, stashed_nif/0,
-         sync_nif/0, cohort_nif/2, trust_cohorts_nif/1, values/0, group_list/0, check_options/1, text/1, sync_process/0]).
+-export([open_nif/1, declare_nif/4, bind_nif/3, unbound_nif/0, file_info_nif/0, rollback_nif/3, looked_nif/0, stash_nif/1,
+         stashed_nif/0, sync_nif/0, cohort_nif/2, trust_cohorts_nif/1, values/0, group_list/0, check_options/1, text/1,
+         sync_process/0]).
 
 -export_type([flag/0, group/0, value/0, options/0, group_info/0]).
 
 -nifs([enabled/1, get/1, enabled_for_nif/2, set_nif/2, open_nif/1, declare_nif/4, bind_nif/3, unbound_nif/0, values_nif/1, groups_nif/1,
-       flag_info_nif/1, file_info_nif/0, rollback_nif/3, rearm_nif/3, sync_nif/0, looked_nif/0, stash_nif/1, stashed_nif/0, cohort_nif/2,
-       trust_cohorts_nif/1]).
+       flag_info_nif/1, file_info_nif/0, rollback_nif/3, rearm_nif/3, sync_nif/0, looked_nif/0, stash_nif/1, stashed_nif/0,
+       cohort_nif/2, trust_cohorts_nif/1]).
 -on_load(load/0).
 
 -define(SERVER, foundation_flags).
@@ -53,9 +54,10 @@ load() ->
 %% @doc Make a flag known, with `group' (default `default'), `default' (default `false') and `description'; `sticky' is the group's:
 %% whether a rollback holds until a re-arm (default `true').
 %%
-%% A known flag keeps its value and its group (`{error, other_group}'); a changed default counts while nobody has set the flag. Declaring
-%% never undoes a rollback. `{error, full}' when the file has no room for the name, `{error, name_too_long}' over 55 bytes, `{error, busy}'
-%% when another OS process has held the lock on the names for two seconds. Goes through the server; linear in the number of flags.
+%% A known flag keeps its value and its group (`{error, other_group}'); a changed default counts while nobody has set the flag.
+%% Declaring never undoes a rollback. `{error, full}' when the file has no room for the name, `{error, name_too_long}' over 55 bytes,
+%% `{error, busy}' when another OS process has held the lock on the names for two seconds. Goes through the server; linear in the
+%% number of flags.
 -spec declare(flag(), options()) -> ok | {error, other_group | full | name_too_long | busy | read_only | faulted | closed | atom()}.
 declare(Flag, Options) ->
     ok = check_flag(Flag),
@@ -64,7 +66,8 @@ declare(Flag, Options) ->
         {error, Bad} -> error({badarg, Bad})
     end.
 
-%% @doc Whether the flag is on. False for percentage flags, unknown flags, and after a rollback. Two loads; about the cost of calling a NIF.
+%% @doc Whether the flag is on. False for percentage flags, unknown flags, and after a rollback. Two loads; about the cost of calling
+%% a NIF.
 -spec enabled(flag()) -> boolean().
 enabled(_Flag) ->
     erlang:nif_error(not_loaded).
@@ -148,8 +151,8 @@ info(Flag) ->
     end.
 
 %% @doc The file: `path', `uuid', `flags' and `groups' (how many), `flag_capacity', `group_capacity', `generation' (goes up with every
-%% change), `faulted' (truncated or overwritten under us: every flag reads off), `read_only', `guarded' (our SIGBUS handler is in force),
-%% `last_sync' (its result), `native_cohorts'. `{error, closed}' before the first start.
+%% change), `faulted' (truncated or overwritten under us: every flag reads off), `read_only', `guarded' (our SIGBUS handler is in
+%% force), `last_sync' (its result), `native_cohorts'. `{error, closed}' before the first start.
 -spec info() -> map() | {error, closed}.
 info() ->
     case file_info_nif() of
@@ -175,7 +178,8 @@ info() ->
 %% ---- groups -----------------------------------------------------------------------------------------------------------------------
 
 %% @doc Every group: `epoch', `state' (`armed' or `rolled_back'), `sticky', its `flags', and of the rollback that led to this epoch the
-%% `reason', `at' (milliseconds since 1970) and `who'; these are `undefined' where there was none, or its writer died before it could say.
+%% `reason', `at' (milliseconds since 1970) and `who'; these are `undefined' where there was none, or its writer died before it could
+%% say.
 -spec groups() -> #{group() => group_info()}.
 groups() ->
     Members = members(),
@@ -207,8 +211,8 @@ rollback(Group, Reason) ->
 %% @doc Turn every flag of a group off, in every process at once; `all' is every group, one after the other.
 %%
 %% In force before anything is waited for. Then this waits up to `Timeout' milliseconds for the disk; `nodes' says how that went:
-%% `{error, timeout}' or `{error, Posix}' means in force, but not known to be on disk. The reason (an atom, text, or any term, written as
-%% text and cut at 119 bytes) is kept with the group.
+%% `{error, timeout}' or `{error, Posix}' means in force, but not known to be on disk. The reason (an atom, text, or any term, written
+%% as text and cut at 119 bytes) is kept with the group.
 -spec rollback(group() | all, Reason :: term(), timeout()) ->
     {ok, #{epochs := #{group() => pos_integer()}, flags := [flag()], nodes := #{node() => ok | {error, atom()}}}}
     | {error, unknown_group | read_only | faulted | closed}.
@@ -247,9 +251,9 @@ flip_all([Name | Rest], Text, Who, Epochs, Result) ->
         {error, _} = Error -> flip_all(Rest, Text, Who, Epochs, Error)
     end.
 
-%% @doc Let the flags of a rolled-back group be set again. Needs the group's current epoch (from {@link groups/0}, or from the rollback's
-%% answer), so that nobody re-arms what was rolled back again meanwhile. A positive disk error (such as `eio') means: in force, but
-%% perhaps not on disk.
+%% @doc Let the flags of a rolled-back group be set again. Needs the group's current epoch (from {@link groups/0}, or from the
+%% rollback's answer), so that nobody re-arms what was rolled back again meanwhile. A positive disk error (such as `eio') means: in
+%% force, but perhaps not on disk.
 -spec rearm(group(), Epoch :: pos_integer()) ->
     ok | {error, stale_epoch | not_rolled_back | unauthorized | unknown_group | read_only | faulted | closed | timeout | atom()}.
 rearm(Group, Epoch) ->
@@ -260,12 +264,12 @@ rearm(Group, Epoch) ->
         {error, _} = Error -> Error
     end.
 
-%% @doc Have `{foundation_flags, changed, Flag, Value}' and `{foundation_flags, rolled_back, Group, Epoch, Reason}' sent to the caller, for
-%% changes by any process of any VM or tool on this file.
+%% @doc Have `{foundation_flags, changed, Flag, Value}' and `{foundation_flags, rolled_back, Group, Epoch, Reason}' sent to the
+%% caller, for changes by any process of any VM or tool on this file.
 %%
 %% They tell of values in force: a rollback sends `rolled_back' first, then `changed' for every flag that it turned off. Changes that
-%% follow each other within milliseconds may be told as one, the last. `Reason' is `undefined' where its writer died before it could say.
-%% The subscription ends with the caller, and outlives a crash of the server.
+%% follow each other within milliseconds may be told as one, the last. `Reason' is `undefined' where its writer died before it could
+%% say. The subscription ends with the caller, and outlives a crash of the server.
 -spec subscribe() -> ok.
 subscribe() ->
     gen_server:call(?SERVER, {subscribe, self()}, infinity).

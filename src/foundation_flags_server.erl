@@ -88,7 +88,8 @@ take_up(_How, _, State) ->
 
 %% The C way of computing cohorts is used only where it agrees with the real one on ids of every kind that it handles.
 cohorts_agree() ->
-    Ids = [0, 1, -1, 77, 1 bsl 27 - 1, 1 bsl 27, -(1 bsl 27), -(1 bsl 27) - 1, 1 bsl 40, -(1 bsl 59) - 1, 1 bsl 62, -(1 bsl 63), <<>>] ++
+    Small = 1 bsl 27,
+    Ids = [0, 1, -1, 77, Small - 1, Small, -Small, -Small - 1, 1 bsl 40, -(1 bsl 59) - 1, 1 bsl 62, -(1 bsl 63), <<>>] ++
         [binary:copy(<<"u">>, N) || N <- lists:seq(1, 30)] ++ [<<"user1">>, <<200, 0, 255>>],
     lists:all(
         fun(Flag) ->
@@ -305,8 +306,8 @@ telemetry(Event, Metadata) ->
 
 %% ---- what a sentinel says ---------------------------------------------------------------------------------------------------------
 
-%% In our own file it has already happened. A sentinel with another file (another host) rolled back a group of the same name: ours follows,
-%% once for each of its epochs, however often it is told.
+%% In our own file it has already happened. A sentinel with another file (another host) rolled back a group of the same name: ours
+%% follows, once for each of its epochs, however often it is told.
 sentinel_rolled_back(Name, Epoch, Reason, Uuid, #state{foreign = Foreign} = State) ->
     Key = {Uuid, Name},
     case foundation_flags:info() of

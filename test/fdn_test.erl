@@ -1,7 +1,8 @@
 %% What the Erlang suites share: temporary folders, other VMs, waiting for something to become true.
 -module(fdn_test).
 
--export([tmp_dir/0, tmp_dir/1, del_dir/1, with_tmp_dir/1, await/1, await/2, peer/0, peer/1, stop_peer/1, distributed/0, root_dir/0, run/2]).
+-export([tmp_dir/0, tmp_dir/1, del_dir/1, with_tmp_dir/1, await/1, await/2, peer/0, peer/1, stop_peer/1, distributed/0, root_dir/0,
+         run/2]).
 
 %% A fresh folder with a path of its own, mode 0700.
 tmp_dir() ->

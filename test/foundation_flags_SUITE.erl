@@ -1,5 +1,5 @@
-%% Flags across OS processes: VMs that share a file, VMs that are stopped, killed or upgraded, files that are taken away or cannot be used.
-%% Every VM here runs the whole application.
+%% Flags across OS processes: VMs that share a file, VMs that are stopped, killed or upgraded, files that are taken away or cannot be
+%% used. Every VM here runs the whole application.
 -module(foundation_flags_SUITE).
 
 -include_lib("common_test/include/ct.hrl").
@@ -337,21 +337,19 @@ no_space(Config) ->
                 {Peer, _} = fdn_test:peer(),
                 ok = call(Peer, logger, set_primary_config, [level, none]),
                 File = filename:join(Point, "flags"),
-                ?assertMatch(
-                    {error, {foundation_native, {{shutdown, {failed_to_start_child, foundation_flags, {flags_file, File, enospc}}}, _}}},
-                    start_application(Peer, File)
-                ),
+                {error, {foundation_native, {Why, _}}} = start_application(Peer, File),
+                ?assertEqual({shutdown, {failed_to_start_child, foundation_flags, {flags_file, File, enospc}}}, Why),
                 ?assertEqual({ok, []}, file:list_dir(Point)),
                 fdn_test:stop_peer(Peer)
             after
                 os:cmd("umount " ++ Point)
             end;
-        Why ->
-            {skip, Why}
+        Refused ->
+            {skip, Refused}
     end.
 
-%% A new release's library takes over while readers on every scheduler go on; then the old one is unloaded. (At the same path the dynamic
-%% linker would find the library it has, so each version stands in a folder of its own, as in a release.)
+%% A new release's library takes over while readers on every scheduler go on; then the old one is unloaded. (At the same path the
+%% dynamic linker would find the library it has, so each version stands in a folder of its own, as in a release.)
 upgrade_under_readers(Config) ->
     Path = ?config(path, Config),
     First = copy_application(Config, "foundation_native-1"),
@@ -417,7 +415,10 @@ command_line(Config) ->
     ?assertEqual({0, "a\t20%\n"}, tool(Path, ["set", "a", "20%"])),
     ?assertEqual({0, "{\"flag\":\"a\",\"value\":{\"percentage\":20}}\n"}, tool(Path, ["--json", "set", "a", "20%"])),
     ?assertEqual({0, "g\trolled_back\t2\n"}, tool(Path, ["rollback", "g", "because"])),
-    ?assertEqual({0, "{\"epochs\":{\"g\":3,\"gruppe ß\":2},\"synced\":true}\n"}, tool(Path, ["--json", "rollback", "--all", "because"])),
+    ?assertEqual(
+        {0, "{\"epochs\":{\"g\":3,\"gruppe ß\":2},\"synced\":true}\n"},
+        tool(Path, ["--json", "rollback", "--all", "because"])
+    ),
     ?assertEqual({0, "g\tarmed\t3\n"}, tool(Path, ["rearm", "g", "3"])),
     ?assertEqual({0, "sound: 2 of 1024 flags in 2 groups\n"}, tool(Path, ["verify"])),
     %% 1: refused or unknown.

@@ -1,7 +1,7 @@
 defmodule Foundation.Native.Flags do
   @moduledoc """
-  Feature flags in a memory-mapped file that processes of one host share; see the Erlang module `:foundation_flags`, of which this is the
-  Elixir face.
+  Feature flags in a memory-mapped file that processes of one host share; see the Erlang module `:foundation_flags`, of which this is
+  the Elixir face.
 
       iex> alias Foundation.Native.Flags
       iex> :ok = Flags.declare(:new_checkout, group: :checkout)
@@ -36,8 +36,8 @@ defmodule Foundation.Native.Flags do
         }
 
   @doc """
-  Makes a flag known. Options: `:group` (default `:default`), `:default` (default `false`), `:sticky` (of the group: a rollback holds until
-  a re-arm, default `true`), `:description`.
+  Makes a flag known. Options: `:group` (default `:default`), `:default` (default `false`), `:sticky` (of the group: a rollback holds
+  until a re-arm, default `true`), `:description`.
   """
   @spec declare(flag, keyword | map) ::
           :ok
@@ -110,8 +110,8 @@ defmodule Foundation.Native.Flags do
       end)
 
   @doc """
-  Turns every flag of a group (or of `:all`) off, in every process at once, then waits up to `timeout` milliseconds until that is on disk;
-  see `:foundation_flags.rollback/3`.
+  Turns every flag of a group (or of `:all`) off, in every process at once, then waits up to `timeout` milliseconds until that is on
+  disk; see `:foundation_flags.rollback/3`.
   """
   @spec rollback(group | :all, reason :: term, timeout) ::
           {:ok,
