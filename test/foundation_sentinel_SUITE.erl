@@ -282,18 +282,25 @@ killed_vm_seen_alone(Config) ->
     ?assertEqual(0, alone_stop(Alone)),
     stop(Witness).
 
-%% What the application does at its stop; then the VM goes.
+%% The application with its sentinel, stopped as a deploy stops it.
 orderly_stop(Config) ->
-    {Peer, _} = Vm = vm(Config),
+    File = filename:join(?config(dir, Config), "flags"),
     Witness = vm(Config),
-    {ok, Sentinel} = sentinel(Vm, #{}),
+    {Peer, _} = Vm = vm(Config, #{flags => false}),
+    _ = call(Peer, application, load, [foundation_native]),
+    [
+        ok = call(Peer, application, set_env, [foundation_native, Key, Value])
+     || {Key, Value} <- [{data_dir, ?config(dir, Config)}, {flags_file, File}, {sentinel, #{}}]
+    ],
+    {ok, _} = call(Peer, application, ensure_all_started, [foundation_native]),
+    #{os_pid := Sentinel} = ask(Vm, status, []),
     ok = ask(Vm, watch, [node, #{group => g}]),
-    ok = ask(Vm, watch, [process, #{process => victim, group => g, policy => #{failures => {1, 1000}}}]),
-    named(Vm, victim),
+    ok = ask(Vm, watch, [process, #{process => foundation_flags, group => g, policy => #{failures => {1, 1000}}}]),
     armed(Vm, process),
-    state = call(Peer, foundation_native_app, prep_stop, [state]),
-    exit_named(Vm, victim, killed_by_the_stop),
-    stop(Vm),
+    OsPid = os_pid(Vm),
+    unlink(Peer),
+    ok = call(Peer, init, stop, []),
+    await(fun() -> not fdn_sentinel:os_alive(OsPid) end),
     await(fun() -> not fdn_sentinel:os_alive(Sentinel) end),
     ?assert(enabled(Witness, f)),
     stop(Witness).
