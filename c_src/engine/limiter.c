@@ -1,38 +1,44 @@
 /*
  * The slot protocol.
  *
- * A slot is two atomic words, fingerprint F and state S. S is 0 (never used, or reset), a state of limiter_rule.h, or BUSY.
+ * A slot is two atomic words, fingerprint F and state S. Both are 0 where it was never used, or reset; else F is a key's and S a state
+ * of limiter_rule.h other than 0, or BUSY.
  *
  *   hit      finds the slot by F, reads S, reads F again, decides, and replaces S by one compare-and-swap. A denied hit stops before
  *            the swap. A swap that fails starts over from reading S.
  *   insert   holds the lock of its key's stripe, looks for the key once more, and claims a free slot (S expired) or a victim: S -> BUSY
  *            by compare-and-swap, F := new key, S := its first state. From BUSY on it always goes through to the end, takes no lock and
  *            waits for nobody.
- *   reset    claims like an insertion (S -> BUSY), looks whether F is still its key, and stores 0, or what it found.
+ *   reset    claims like an insertion (S -> BUSY), looks whether F is still its key, and stores F := 0, S := 0; or S := what it found.
  *
  * Why it is right:
  *
  *  1. F changes only while S is BUSY, and S leaves BUSY only by the hand that claimed it. So the claim excludes all others.
  *  2. One key never has two slots: a key is inserted only under the lock of its stripe, after a scan of both buckets under that lock
- *     that did not find it. A slot that shows the key with S BUSY is being recycled (or reset) by another key's insertion; the scan
- * waits until that is over (a few instructions, no lock) and looks again.
+ *     that did not find it. A slot that shows the key with S BUSY is being recycled (or reset) by another thread; the scan waits until
+ *     that is over (a few instructions, no lock) and looks again.
  *  3. Every admission is in the state: it is the swap S -> next, next computed from the very S that was replaced. The second reading of
  *     F, after S and before the swap, makes S a state of this key: if the slot was recycled before S was read, F had already changed
- *     (F is stored before S leaves BUSY), unless it was recycled back to this key, and then S is this key's again or the swap fails.
+ *     (F is stored before S leaves BUSY), unless it was recycled back to this key since, and then the swap fails, or S is this key's.
  *     If the slot is recycled between the second reading and the swap, S went through BUSY to the first state of another key, and the
  *     swap fails unless that state equals the S we read. It cannot, where the slot was free to take: our S then ended in the past of
- *     the newcomer's clock, and the newcomer's ends in its future. After an eviction or a reset it can; then the newcomer is charged
- *     with our hit on top of its own. That errs to the strict side.
+ *     the newcomer's clock, and the newcomer's ends in its future. After an eviction or a reset of our key it can; then the newcomer
+ *     is charged with our hit on top of its own. That errs to the strict side, as does a denial judged by a state that was another
+ *     key's for a moment (recycled away and back).
  *  4. Time. The clocks are monotonic over all threads. A hit reads `now` first of all; one that goes on to insert reads it again, under
  *     the lock and after the scan that did not find the key, so that the first state of a key is never dated before the end of its
- *     previous life in the table (a thread may sleep anywhere, and the old slot be recycled meanwhile). A hit that finds its key with a
- * `now` older than the state is judged as if the state were in force, which is stricter.
+ *     previous life in the table (a thread may sleep anywhere, and the old slot be recycled meanwhile). A hit that finds its key with
+ *     a `now` older than the state is judged as if the state were in force, which is stricter. One that finds its key at rest restarts
+ *     it from its own `now`, and the swap proves that nobody consumed anything since (though somebody may have asked meanwhile, and
+ *     been told that the budget is whole).
  *  5. A slot is recycled when its state is expired by a clock that is not ahead of the one its own key uses: tables of clock `auto`
- * judge this by the coarse clock, which never runs ahead of the precise one.
+ *     judge this by the coarse clock, which never runs ahead of the precise one.
  *
  * Orderings. All accesses to F and S are seq_cst; the pairs that matter: store F -> store S (insert) with load S -> load F (hit, 3);
  * swap S -> BUSY with every other swap of S (1); the stripe's mutex with itself (2). On x86-64 a seq_cst load is a plain load and the
  * swap is the only locked instruction of a hit. Counters are relaxed: each lane has one writer, except lane 0, which adds atomically.
+ *
+ * test/c/check_limiter_steps.c interrupts every operation at every step (fdn_step) by others; test/c/stress_limiter.c runs under TSan.
  */
 #include "engine/limiter.h"
 
@@ -358,10 +364,15 @@ bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash)
             continue;
         fdn_step(FDN_STEP_CLAIMED);
         bool ours = atomic_load(at.print) == print;
-        consumed = ours && state != FDN_LIMITER_FRESH;
-        atomic_store(at.state, ours ? FDN_LIMITER_FRESH : state);
-        if (ours)
-            break;
+        if (!ours) {
+            atomic_store(at.state, state);
+            continue;
+        }
+        consumed = true;
+        atomic_store(at.print, 0);
+        fdn_step(FDN_STEP_CLAIMED);
+        atomic_store(at.state, FDN_LIMITER_FRESH);
+        break;
     }
     pthread_mutex_unlock(&s->lock);
     return consumed;

@@ -92,7 +92,7 @@ static void compare(fdn_limiter_algorithm algorithm, uint64_t limit, uint64_t pe
     static naive reference[KEYS][PERIODS];
     memset(reference, 0, sizeof reference);
     uint64_t now = 0, allowed = 0;
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 6000; i++) {
         uint64_t key = rnd(KEYS), p = rnd(PERIODS), use_limit = limit, use_burst = burst, use_period = period_ms;
         fdn_limiter_rule own;
         const fdn_limiter_rule *rule = fdn_limiter_preset(t);
@@ -364,13 +364,13 @@ START_TEST(flood_leaves_the_busy_key_alone)
         uint64_t allowed = 0;
         for (int i = 0; i < 10; i++)
             allowed += hit(t, 0, 1).allowed;
-        for (uint64_t k = 1; k <= 1000000; k++) {
+        for (uint64_t k = 1; k <= 200000; k++) {
             hit(t, k, 1);
-            if (k % 500 == 0)
+            if (k % 100 == 0)
                 allowed += hit(t, 0, 1).allowed;
         }
         ck_assert_uint_eq(allowed, 1000);
-        ck_assert_uint_gt(stats_of(t).evicted, 900000);
+        ck_assert_uint_gt(stats_of(t).evicted, 150000);
         ck_assert_uint_eq(stats_of(t).bytes, bytes);
         fdn_limiter_destroy(t);
     }

@@ -11,11 +11,12 @@
 #include "base/fdn_hash.h"
 #include "engine/limiter.h"
 
-#define KEYS 8
+#define KEYS 30  /* more than the table's 20 slots, which therefore change hands all the time */
+#define ACTIVE 6 /* of them at a time, so that none is refused */
 #define LIMIT 4  /* one unit a ms, so that gcra need not round */
 #define PERIOD 4 /* ms */
 #define INSIDE 5 /* most operations between two steps */
-#define ROUNDS 200000
+#define ROUNDS 100000
 
 static uint64_t seed = 88172645463325252ULL;
 
@@ -92,7 +93,7 @@ static bool agrees(fdn_limiter_algorithm algorithm, naive *n, const operation *o
 static fdn_limiter *t;
 static uint64_t hashes[KEYS];
 static operation outer, inside[INSIDE];
-static unsigned inside_count, steps_left;
+static unsigned inside_count, steps_left, first_active;
 static bool locked;
 
 static void perform(operation *op)
@@ -113,7 +114,7 @@ static void perform(operation *op)
 static operation any_operation(void)
 {
     operation op = {.what = rnd(8) == 0 ? RESET : rnd(3) == 0 ? ADVANCE : HIT, .cost = rnd(LIMIT + 1)};
-    op.key = op.what == ADVANCE ? (unsigned)rnd(PERIOD + 2) : (unsigned)rnd(KEYS);
+    op.key = op.what == ADVANCE ? (unsigned)rnd(PERIOD + 2) : (first_active + (unsigned)rnd(ACTIVE)) % KEYS;
     return op;
 }
 
@@ -205,6 +206,11 @@ START_TEST(one_moment_for_each_operation)
     choose_keys();
     memset(possible, 0, sizeof possible);
     for (unsigned round = 0; round < ROUNDS; round++) {
+        first_active = round / 16 * 5;
+        operation pause = {.what = ADVANCE, .key = (unsigned)rnd(3)};
+        perform(&pause);
+        for (unsigned i = 0; i < count; i++)
+            possible[round % 2][i].now += pause.key;
         do
             outer = any_operation();
         while (outer.what == ADVANCE);

@@ -11,7 +11,7 @@ defmodule Foundation.Native.Limiter do
       end
 
   The functions are those of the Erlang module `:foundation_limiter`, whose documentation has algorithms, ranges, clocks and the
-  policies of a full table. Misuse raises `ErlangError` with `{:badarg, {argument, reason}}`.
+  policies of a full table. Misuse raises an `ArgumentError` that names the argument and the reason.
   """
 
   @type name :: atom
@@ -38,14 +38,14 @@ defmodule Foundation.Native.Limiter do
   """
   @spec start_link([option]) :: {:ok, pid} | {:error, term}
   def start_link(options) when is_list(options) do
-    {name, rest} = Keyword.pop(options, :name)
+    {name, rest} = Keyword.pop(options, :name, :undefined)
     :foundation_limiter.start_link(name, Map.new(rest))
   end
 
   @doc "For a supervisor: `{Foundation.Native.Limiter, name: :api, ...}`. The owner is restarted after a crash, not after `delete/1`."
   @spec child_spec([option]) :: Supervisor.child_spec()
   def child_spec(options) when is_list(options) do
-    {name, rest} = Keyword.pop(options, :name)
+    {name, rest} = Keyword.pop(options, :name, :undefined)
     spec = :foundation_limiter.child_spec({name, Map.new(rest)})
     %{spec | id: {__MODULE__, name}, start: {__MODULE__, :start_link, [options]}}
   end
