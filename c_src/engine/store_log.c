@@ -133,7 +133,7 @@ static int rotate(fdn_store *store, uint64_t capacity)
         (void)fdn_segment_trim(active, active->end);
     store->segments[store->segment_count++] = next;
     store->next_number++;
-    store->marked = 0;
+    store->marked = FDN_SEGMENT_HEADER;
     return 0;
 }
 

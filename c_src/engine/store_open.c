@@ -246,6 +246,7 @@ static int first_segment(fdn_store *store)
     store->durable_number = store->next_number++;
     store->durable_offset = FDN_SEGMENT_HEADER;
     store->durable_lsn = store->next_lsn - 1;
+    store->marked = FDN_SEGMENT_HEADER;
     return 0;
 }
 
