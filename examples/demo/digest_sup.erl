@@ -11,14 +11,8 @@ start_link() ->
 init([]) ->
     {ok, Path} = application:get_env(digest, state),
     {ok, Rate} = application:get_env(digest, rate),
-    Store = #{
-        id => digest_store,
-        start => {foundation_snapshot, start_link, [digest_store, #{path => Path}]}
-    },
-    Limiter = #{
-        id => digest_limiter,
-        start => {foundation_limiter, start_link, [digest_limiter, Rate#{algorithm => gcra}]}
-    },
+    Store = foundation_snapshot:child_spec({digest_store, #{path => Path}}),
+    Limiter = foundation_limiter:child_spec({digest_limiter, Rate#{algorithm => gcra}}),
     Coordinator = #{
         id => digest_coordinator,
         start => {digest_coordinator, start_link, []}
