@@ -29,18 +29,13 @@ rows(Dir) ->
     Mnesia = fun(N) -> bench:repeat(N, fun() -> ok = mnesia:dirty_write({bench_states, agent, One}) end) end,
     Encode = fun(N) -> encodes(N, One) end,
     Written = fun() -> timed(fun() -> ok = written(File, External) end) end,
+    Saved = #{what => "save 1 KB", steady => true, subject => Save(One)},
     Rows = [
-        #{what => "save 1 KB", against => "ets:insert", goal => {at_most, 2.2}, subject => Save(One), baseline => Insert(One)},
-        #{what => "save 10 KB", against => "ets:insert", subject => Save(Ten), baseline => Insert(Ten)},
-        #{what => "save 1 KB", against => "term_to_binary", goal => {at_most, 1.3}, subject => Save(One), baseline => {loop, Encode}},
-        #{what => "save 1 KB", against => "dets:insert", goal => {faster, 25}, subject => Save(One), baseline => {loop, Dets}},
-        #{
-            what => "save 1 KB",
-            against => "mnesia:dirty_write, disc_copies",
-            goal => {faster, 3},
-            subject => Save(One),
-            baseline => {loop, Mnesia}
-        },
+        Saved#{against => "ets:insert", goal => {at_most, 2.2}, baseline => Insert(One)},
+        Saved#{what => "save 10 KB", against => "ets:insert", subject => Save(Ten), baseline => Insert(Ten)},
+        Saved#{against => "term_to_binary", goal => {at_most, 1.3}, baseline => {loop, Encode}},
+        Saved#{against => "dets:insert", goal => {faster, 25}, baseline => {loop, Dets}},
+        Saved#{against => "mnesia:dirty_write, disc_copies", goal => {faster, 3}, baseline => {loop, Mnesia}},
         #{
             what => "load 1 KB",
             against => "ets:lookup",
