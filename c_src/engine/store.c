@@ -398,7 +398,7 @@ static int copy_record(const fdn_segment *segment, const fdn_entry *at, fdn_stor
 int fdn_store_read(fdn_store *store, const uint8_t *key, size_t key_len, size_t max_len, fdn_store_value *value)
 {
     fdn_entry at;
-    value->buffer = value->inline_data;
+    fdn_store_value_init(value);
     int rc = locate(store, key, key_len, &at);
     if (rc != 0)
         return rc;
@@ -469,7 +469,7 @@ int fdn_store_scan(fdn_store *store, uint64_t *cursor, size_t want, size_t *tota
     pthread_rwlock_unlock(&store->index_lock);
     for (size_t i = 0; i < n; i++) {
         fdn_store_value value;
-        value.buffer = value.inline_data;
+        fdn_store_value_init(&value);
         if (rc == 0)
             rc = copy_record(found[i].segment, &found[i], &value);
         if (rc == 0)

@@ -131,6 +131,13 @@ typedef struct fdn_store_value {
     uint8_t inline_data[2048];
 } fdn_store_value;
 
+/* Empty; value_free is then safe, whatever comes in between. */
+static inline void fdn_store_value_init(fdn_store_value *value)
+{
+    value->buffer = value->inline_data;
+    value->len = 0;
+}
+
 /* Whether and at which version; *len is the size of the encoded value. 0, FDN_EUNKNOWN (no such key), FDN_ECLOSED, FDN_ENOMEM. */
 int fdn_store_find(fdn_store *store, const uint8_t *key, size_t key_len, uint64_t *lsn, size_t *len);
 

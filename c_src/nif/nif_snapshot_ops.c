@@ -412,7 +412,7 @@ static ERL_NIF_TERM read_one(ErlNifEnv *env, const char *name, nif f, int argc, 
         return answer;
     }
     int rc;
-    value.buffer = value.inline_data;
+    fdn_store_value_init(&value);
     value.len = 0;
     if (how == READ_PRESENCE) {
         uint64_t lsn;

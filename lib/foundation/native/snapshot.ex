@@ -9,7 +9,7 @@ defmodule Foundation.Native.Snapshot do
       state = Foundation.Native.Snapshot.value(saved)
 
   The functions are those of the Erlang module `:foundation_snapshot`, whose documentation has what each mode promises and every error.
-  Misuse raises `ErlangError` with `{:badarg, {argument, reason}}`. Every function takes the store or its name.
+  Misuse raises `ArgumentError`, which names the argument and the reason. Every function takes the store or its name.
   """
 
   @type name :: atom
