@@ -3,7 +3,7 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--compile(export_all).
+-compile([export_all, nowarn_export_all]).
 
 -define(S, foundation_snapshot).
 -define(BADARG(What, Reason, Call), ?assertError({badarg, {What, Reason}}, Call)).
