@@ -1,7 +1,8 @@
 %% What the Erlang suites share: temporary folders, other VMs, waiting for something to become true.
 -module(fdn_test).
 
--export([tmp_dir/0, tmp_dir/1, del_dir/1, with_tmp_dir/1, await/1, await/2, peer/0, peer/1, stop_peer/1, distributed/0, root_dir/0,
+-export([tmp_dir/0, tmp_dir/1, del_dir/1, with_tmp_dir/1, await/1, await/2, peer/0, peer/1, stop_peer/1, eval_in_vm/1, distributed/0,
+         root_dir/0,
          run/2]).
 
 %% A fresh folder with a path of its own, mode 0700.
@@ -62,11 +63,17 @@ peer() ->
     peer(#{}).
 
 peer(Options) ->
-    Path = lists:append([["-pa", filename:absname(Dir)] || Dir <- code:get_path(), Dir =/= "."]),
-    Args = Path ++ maps:get(args, Options, []),
+    Args = code_path() ++ maps:get(args, Options, []),
     Defaults = #{connection => standard_io, wait_boot => 60000},
     {ok, Peer, Node} = peer:start_link(maps:merge(Defaults, Options#{args => Args})),
     {Peer, Node}.
+
+code_path() ->
+    lists:append([["-pa", filename:absname(Dir)] || Dir <- code:get_path(), Dir =/= "."]).
+
+%% Evaluate text in another VM with this VM's code path and wait until that VM ends: {ExitStatus, Output}.
+eval_in_vm(Eval) ->
+    run(os:find_executable("erl"), code_path() ++ ["-noshell", "-eval", lists:flatten(Eval)]).
 
 stop_peer(Peer) ->
     _ = (catch peer:stop(Peer)),

@@ -45,7 +45,7 @@ lint-shell:
 	@shellcheck $(SHELL_FILES)
 
 lint-erlang: native
-	@mkdir -p _build/erlc && erlc -Werror +warn_unused_vars +warn_export_vars +warn_obsolete_guard -I include -pa _build/erlc -o _build/erlc $(ERL_FILES)
+	@mkdir -p _build/erlc && erlc -Werror +nowarn_export_all +warn_unused_vars +warn_export_vars +warn_obsolete_guard -I include -pa _build/erlc -o _build/erlc $(ERL_FILES)
 
 lint-elixir: native
 	@mix format --check-formatted
