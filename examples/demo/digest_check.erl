@@ -8,7 +8,7 @@
 -define(PIECE, 1048576).
 
 -type fact() ::
-    #{lines := non_neg_integer(), bytes := non_neg_integer(), digest := binary(), utf8 := boolean()}
+    #{lines := non_neg_integer(), bytes := non_neg_integer(), digest := binary()}
     | #{error := file:posix()}.
 -type recorded() :: #{results := #{binary() => map()}, finished := [binary()], queued := [binary()]}.
 
@@ -70,22 +70,21 @@ expected(Root, Files, Tell) ->
 fact(Path) ->
     case file:open(Path, [read, raw, binary]) of
         {ok, Handle} ->
-            Fact = read(Handle, crypto:hash_init(blake2b), #{lines => 0, bytes => 0, utf8 => true}, $\n, <<>>),
+            Fact = read(Handle, crypto:hash_init(blake2b), #{lines => 0, bytes => 0}, $\n),
             _ = file:close(Handle),
             Fact;
         {error, Reason} ->
             #{error => Reason}
     end.
 
-read(Handle, Hash, Fact = #{lines := Lines, bytes := Bytes}, Last, Rest) ->
+read(Handle, Hash, Fact = #{lines := Lines, bytes := Bytes}, Last) ->
     case file:read(Handle, ?PIECE) of
         {ok, Piece} ->
             {More, Last1} = feeds(Piece, 0, Last),
-            {Valid, Rest1} = utf8(Fact, Rest, Piece),
-            Fact1 = Fact#{lines := Lines + More, bytes := Bytes + byte_size(Piece), utf8 := Valid},
-            read(Handle, crypto:hash_update(Hash, Piece), Fact1, Last1, Rest1);
+            Fact1 = Fact#{lines := Lines + More, bytes := Bytes + byte_size(Piece)},
+            read(Handle, crypto:hash_update(Hash, Piece), Fact1, Last1);
         eof ->
-            Fact1 = Fact#{digest => crypto:hash_final(Hash), utf8 := maps:get(utf8, Fact) andalso Rest =:= <<>>},
+            Fact1 = Fact#{digest => crypto:hash_final(Hash)},
             case Last of
                 $\n -> Fact1;
                 _ -> Fact1#{lines := Lines + 1}
@@ -97,15 +96,6 @@ read(Handle, Hash, Fact = #{lines := Lines, bytes := Bytes}, Last, Rest) ->
 feeds(<<$\n, Rest/binary>>, N, _) -> feeds(Rest, N + 1, $\n);
 feeds(<<Byte, Rest/binary>>, N, _) -> feeds(Rest, N, Byte);
 feeds(<<>>, N, Last) -> {N, Last}.
-
-utf8(#{utf8 := false}, _, _) ->
-    {false, <<>>};
-utf8(_, Rest, Piece) ->
-    case unicode:characters_to_binary(<<Rest/binary, Piece/binary>>) of
-        Whole when is_binary(Whole) -> {true, <<>>};
-        {incomplete, _, Rest1} -> {true, Rest1};
-        {error, _, _} -> {false, <<>>}
-    end.
 
 %% @doc Everything that the store says: the result of each file, every commit of a result, and what is still in a queue.
 -spec recorded(foundation_snapshot:store()) -> recorded().
@@ -141,13 +131,14 @@ same(#{error := Reason}, #{error := Reason}) -> true;
 same(#{lines := L, bytes := B, digest := D}, #{lines := L, bytes := B, digest := D}) -> true;
 same(_, _) -> false.
 
-%% @doc The files that must have crashed the second implementation: they were begun after the flag gave it their cohort, their bytes are
-%% no UTF-8, and the first implementation did them in the end. Without one of these a roll-back cannot be demanded.
+%% @doc The files that must have crashed the second implementation: they do not fit its one buffer exactly once, they were begun after
+%% the flag gave it their cohort, and the first implementation did them in the end. Without one of these a roll-back cannot be demanded.
 -spec demanded(#{binary() => fact()}, recorded(), 0..100, integer()) -> [binary()].
 demanded(Expected, #{results := Results}, Percent, Since) ->
     [
         File
-     || {File, #{utf8 := false}} <- maps:to_list(Expected),
+     || {File, #{bytes := Bytes}} <- maps:to_list(Expected),
+        Bytes =:= 0 orelse Bytes > 65536,
         erlang:phash2({digest_app:flag(), File}, 100) < Percent,
         #{by := digest_job, begun := Begun} <- [maps:get(File, Results, #{})],
         Begun > Since
