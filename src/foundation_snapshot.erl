@@ -16,8 +16,8 @@
 %% <li>`sync': the record is on disk. Writers that wait at the same time share one flush.</li>
 %% </ul>
 %% In every mode a commit is there as a whole or not at all, and a write that answered an error changed nothing; but after
-%% `{error, {read_only, _}}' in `sync' mode, when it was the flush that failed, the write is in the table while the store stays open,
-%% and may or may not be there afterwards. Other processes may read a value a moment before its writer's `sync' answer.
+%% `{error, {read_only, _}}' in `sync' mode, when it was the flush that failed, the write is in the table while the store stays
+%% open, and may or may not be there afterwards. Other processes may read a value a moment before its writer's `sync' answer.
 %%
 %% <b>The table</b> is a set of tuples with keypos 1. Keys are compared with `=:='. A key or object may be any term; pids, references
 %% and ports mean what they mean in `term_to_binary/1' (one of this node is another one after a restart). Every function takes the

@@ -143,5 +143,8 @@ halt_with_everything_running() ->
             io_lib:format("~p", [filename:join(Tmp, "store")]),
             "}), {ok, _} = foundation_snapshot:save(S, k, v), ok = foundation_flags:declare(f, #{}), "
         ],
-        [?assertMatch({How, {7, _}}, {How, fdn_test:eval_in_vm([Eval, How])}) || How <- ["halt(7).", "halt(7, [{flush, false}]).", "init:stop(7)."]]
+        [
+            ?assertMatch({How, {7, _}}, {How, fdn_test:eval_in_vm([Eval, How])})
+         || How <- ["halt(7).", "halt(7, [{flush, false}]).", "init:stop(7)."]
+        ]
     end).

@@ -50,7 +50,8 @@ ping_and_calls(Config) ->
     pong = call(PeerB, net_adm, ping, [Name]),
     Version = application_version(),
     ?assertMatch(
-        #{version := Version, os_pid := OsPid, node := Name, mode := port, watches := 0, uptime_ms := _, nodes := #{B := #{state := up}}},
+        #{version := Version, os_pid := OsPid, node := Name, mode := port, watches := 0, uptime_ms := _,
+          nodes := #{B := #{state := up}}},
         call(PeerB, gen_server, call, [server(Name), status])
     ),
     %% an asynchronous call, and one whose tag carries no alias
@@ -210,7 +211,9 @@ unknown_node(Config) ->
     await(fun() ->
         #{nodes := Nodes} = call(Peer, gen_server, call, [server(Name), status]),
         case Nodes of
-            #{Nobody := #{state := down, problem := unknown_node}, Nowhere := #{state := down, problem := unknown_host}, Node := #{state := up}} ->
+            #{Nobody := #{state := down, problem := unknown_node},
+              Nowhere := #{state := down, problem := unknown_host},
+              Node := #{state := up}} ->
                 true;
             _ ->
                 false
@@ -314,7 +317,8 @@ command_line(Config) ->
     ?assertEqual(4, alone_status(Alone)).
 
 run(Args) ->
-    Port = open_port({spawn_executable, foundation_nif:priv_file("foundation_sentinel")}, [{args, Args}, stderr_to_stdout, exit_status, binary]),
+    Program = foundation_nif:priv_file("foundation_sentinel"),
+    Port = open_port({spawn_executable, Program}, [{args, Args}, stderr_to_stdout, exit_status, binary]),
     output(Port, <<>>).
 
 output(Port, Seen) ->
