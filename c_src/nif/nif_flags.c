@@ -12,9 +12,10 @@ static inline fdn_flag_value in_force(const flags_entry *e)
     return fdn_flag_in_force(epoch, atomic_load_explicit(e->value, memory_order_acquire));
 }
 
-static ERL_NIF_TERM not_bound(ErlNifEnv *env, ERL_NIF_TERM flag, ERL_NIF_TERM answer)
+/* A name that is not bound, or no name at all. Kept out of the hot functions, which then have little to save on the stack. */
+static __attribute__((noinline, cold)) ERL_NIF_TERM not_bound(ErlNifEnv *env, ERL_NIF_TERM flag)
 {
-    return enif_is_atom(env, flag) ? answer : fdn_raise_badarg(env, "flag", "not_an_atom");
+    return enif_is_atom(env, flag) ? fdn_lib_of(env)->atoms.false_ : fdn_raise_badarg(env, "flag", "not_an_atom");
 }
 
 /* enabled(Flag) */
@@ -23,7 +24,7 @@ static ERL_NIF_TERM enabled(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     const fdn_lib *lib = fdn_lib_of(env);
     const flags_entry *e = flags_lookup(flags_table_of(lib->state), argv[0]);
     if (e == NULL)
-        return not_bound(env, argv[0], lib->atoms.false_);
+        return not_bound(env, argv[0]);
     return in_force(e) == FDN_FLAG_TRUE ? lib->atoms.true_ : lib->atoms.false_;
 }
 
@@ -39,7 +40,9 @@ ERL_NIF_TERM flags_value_term(ErlNifEnv *env, fdn_flag_value value)
 static ERL_NIF_TERM get(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 {
     const flags_entry *e = flags_lookup(flags_table_of(flags_state_of(env)), argv[0]);
-    return e == NULL ? not_bound(env, argv[0], fdn_lib_of(env)->atoms.undefined) : flags_value_term(env, in_force(e));
+    if (e != NULL)
+        return flags_value_term(env, in_force(e));
+    return enif_is_atom(env, argv[0]) ? fdn_lib_of(env)->atoms.undefined : not_bound(env, argv[0]);
 }
 
 /* enabled_for_nif(Flag, Id): a boolean, or the percentage where the id's hash is Erlang's to compute. */
@@ -49,7 +52,7 @@ static ERL_NIF_TERM enabled_for(ErlNifEnv *env, int argc, const ERL_NIF_TERM arg
     const flags_state *s = lib->state;
     const flags_entry *e = flags_lookup(flags_table_of(lib->state), argv[0]);
     if (e == NULL)
-        return not_bound(env, argv[0], lib->atoms.false_);
+        return not_bound(env, argv[0]);
     fdn_flag_value value = in_force(e);
     if ((value & FDN_FLAG_KIND_MASK) != FDN_FLAG_PERCENTAGE)
         return value == FDN_FLAG_TRUE ? lib->atoms.true_ : lib->atoms.false_;

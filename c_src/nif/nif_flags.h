@@ -33,7 +33,8 @@ typedef struct flags_table {
     _Atomic(ERL_NIF_TERM) *atoms; /* by index */
     unsigned shift;
     uint32_t mask;
-    flags_entry entries[];
+    void *memory; /* what was allocated */
+    _Alignas(FDN_CACHE_LINE) flags_entry entries[];
 } flags_table;
 
 typedef struct {

@@ -12,13 +12,17 @@ flags_table *flags_table_new(fdn_flags *file)
     while ((1u << bits) < 2 * capacity)
         bits++;
     size_t slots = (size_t)1 << bits;
-    flags_table *t = enif_alloc(sizeof *t + slots * sizeof t->entries[0]);
-    if (t == NULL)
+    /* Aligned, so that an entry lies in one cache line. */
+    size_t size = sizeof(flags_table) + slots * sizeof(flags_entry);
+    void *memory = enif_alloc(size + FDN_CACHE_LINE);
+    if (memory == NULL)
         return NULL;
-    memset(t, 0, sizeof *t + slots * sizeof t->entries[0]);
+    flags_table *t = (flags_table *)(((uintptr_t)memory + FDN_CACHE_LINE - 1) & ~(uintptr_t)(FDN_CACHE_LINE - 1));
+    memset(t, 0, size);
+    t->memory = memory;
     t->atoms = enif_alloc(capacity * sizeof *t->atoms);
     if (t->atoms == NULL) {
-        enif_free(t);
+        enif_free(memory);
         return NULL;
     }
     memset((void *)t->atoms, 0, capacity * sizeof *t->atoms);
@@ -32,7 +36,7 @@ void flags_table_free(flags_table *t)
 {
     fdn_flags_close(t->file);
     enif_free((void *)t->atoms);
-    enif_free(t);
+    enif_free(t->memory);
 }
 
 /* Flags are bound in order, once each; the table is never more than half full, so a probe ends. */
