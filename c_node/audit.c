@@ -14,7 +14,7 @@ int fdn_audit_open(struct fdn_audit *a, struct fdn_log *log, const char *path)
     *a = (struct fdn_audit){.log = log, .fd = -1};
     if (!path || !*path)
         return 0;
-    a->fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    a->fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     return a->fd < 0 ? errno : 0;
 }
 

@@ -36,7 +36,7 @@ struct fdn_audit {
     size_t next, count;
 };
 
-/* path NULL: to the log. Creates the file 0600. 0 or an errno. */
+/* path NULL: to the log. Creates the file 0600; never waits, also not for the reader of a pipe. 0 or an errno. */
 int fdn_audit_open(struct fdn_audit *a, struct fdn_log *log, const char *path);
 void fdn_audit_close(struct fdn_audit *a);
 

@@ -86,7 +86,6 @@ static void on_signal(struct fdn_io *io, short revents, void *arg)
 static bool catch_signals(struct signals *g, struct fdn_sentinel *s, bool port)
 {
     sigset_t set;
-    signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     if (port)
@@ -137,6 +136,7 @@ int main(int argc, char **argv)
     struct fdn_config conf;
     struct fdn_config_error error = {""};
     struct fdn_port port;
+    signal(SIGPIPE, SIG_IGN);
     int rc = parse(argc, argv, &o);
     if (rc >= 0)
         return rc;
