@@ -29,8 +29,8 @@ typedef enum {
     FDN_STEP_CLAIMED /* others would wait for this thread */
 } fdn_step_kind;
 
+extern void (*fdn_step_hook)(fdn_step_kind kind); /* of the check programs; defined by test/c/support.c */
 #if defined(FDN_ALLOC_FAULTS)
-extern void (*fdn_step_hook)(fdn_step_kind kind);
 static inline void fdn_step(fdn_step_kind kind)
 {
     if (fdn_step_hook)

@@ -246,13 +246,13 @@ START_TEST(real_clocks)
 {
     uint64_t tick = (fdn_clock_coarse_resolution_ns() + FDN_NS_PER_MS - 1) / FDN_NS_PER_MS;
     struct {
-        fdn_limiter_clock clock;
         uint64_t period_ms;
+        fdn_limiter_clock clock;
         bool coarse;
-    } cases[] = {{FDN_LIMITER_PRECISE, 3600000, false},
-                 {FDN_LIMITER_COARSE, 1, true},
-                 {FDN_LIMITER_AUTO, 250 * tick, true},
-                 {FDN_LIMITER_AUTO, 250 * tick - 1, false}};
+    } cases[] = {{3600000, FDN_LIMITER_PRECISE, false},
+                 {1, FDN_LIMITER_COARSE, true},
+                 {250 * tick, FDN_LIMITER_AUTO, true},
+                 {250 * tick - 1, FDN_LIMITER_AUTO, false}};
     for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
         for (uint32_t algorithm = 0; algorithm < 2; algorithm++) {
             fdn_limiter *t = table((fdn_limiter_config){.algorithm = algorithm,

@@ -15,7 +15,7 @@
 #define ACTIVE 6 /* of them at a time, so that none is refused */
 #define LIMIT 4  /* one unit a ms, so that gcra need not round */
 #define PERIOD 4 /* ms */
-#define INSIDE 5 /* most operations between two steps */
+#define INSIDE 7 /* most operations inside another */
 #define ROUNDS 100000
 
 static uint64_t seed = 88172645463325252ULL;
@@ -93,7 +93,7 @@ static bool agrees(fdn_limiter_algorithm algorithm, naive *n, const operation *o
 static fdn_limiter *t;
 static uint64_t hashes[KEYS];
 static operation outer, inside[INSIDE];
-static unsigned inside_count, steps_left, first_active;
+static unsigned inside_count, first_active;
 static bool locked;
 
 static void perform(operation *op)
@@ -130,14 +130,14 @@ static operation operation_inside(void)
 static void others(fdn_step_kind kind)
 {
     locked = locked || kind == FDN_STEP_LOCKED;
-    if (kind == FDN_STEP_CLAIMED || steps_left-- != 0)
+    if (kind == FDN_STEP_CLAIMED || rnd(4) != 0)
         return;
     fdn_step_hook = NULL;
-    inside_count = 1 + (unsigned)rnd(INSIDE);
-    for (unsigned i = 0; i < inside_count; i++) {
-        inside[i] = operation_inside();
-        perform(&inside[i]);
+    for (uint64_t n = 1 + rnd(3); n > 0 && inside_count < INSIDE; n--) {
+        inside[inside_count] = operation_inside();
+        perform(&inside[inside_count++]);
     }
+    fdn_step_hook = others;
 }
 
 /* Keys whose insertions hold different locks, so that one can be interrupted by another. */
@@ -216,7 +216,6 @@ START_TEST(one_moment_for_each_operation)
         while (outer.what == ADVANCE);
         inside_count = 0;
         locked = false;
-        steps_left = (unsigned)rnd(9);
         fdn_step_hook = others;
         perform(&outer);
         fdn_step_hook = NULL;
