@@ -40,7 +40,7 @@ enum { FDN_STORE_ASYNC = 0, FDN_STORE_SYNC = 1, FDN_STORE_INTERVAL = 2 };
 #define FDN_STORE_MAX_BYTES_MIN ((uint64_t)1 << 20)
 #define FDN_STORE_SEGMENT_DEFAULT ((uint64_t)64 << 20)
 /* The first segments are smaller: a new one has the size of what is live, between this and segment_bytes. */
-#define FDN_STORE_SEGMENT_FIRST ((uint64_t)4 << 20)
+#define FDN_STORE_SEGMENT_FIRST ((uint64_t)16 << 20)
 /* A key and its value, encoded; beyond it a write answers FDN_ETOOBIG. A batch as a whole obeys FDN_RECORD_MAX. */
 #define FDN_STORE_VALUE_MAX ((uint64_t)512 << 20)
 #define FDN_STORE_KEY_MAX ((uint64_t)16 << 20)

@@ -17,6 +17,9 @@ enum { NO_CALL, PWRITE, PWRITEV, FDATASYNC, FSYNC, MSYNC, FALLOCATE, RENAME, UNL
 static int faulty_call, fault_errno;
 static long fault_countdown = -1; /* calls of that kind until the one that fails; negative: none */
 static bool short_write;
+static fdn_store *running; /* single-threaded run in progress */
+static int flushes;        /* since the last segment got its name */
+static bool unsafe_order;  /* a file got its name, or went, before what it depends on was on disk */
 
 static bool fails(int call)
 {
@@ -46,6 +49,7 @@ ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t at)
 
 int fdatasync(int fd)
 {
+    flushes++;
     return (int)(fails(FDATASYNC) ? refuse() : syscall(SYS_fdatasync, fd));
 }
 
@@ -56,6 +60,7 @@ int fsync(int fd)
 
 int msync(void *addr, size_t len, int flags)
 {
+    flushes++;
     return (int)(fails(MSYNC) ? refuse() : syscall(SYS_msync, addr, len, flags));
 }
 
@@ -68,13 +73,22 @@ int posix_fallocate(int fd, off_t at, off_t len)
 
 int renameat(int from_dir, const char *from, int to_dir, const char *to)
 {
+    unsafe_order |= running && flushes == 0;
+    flushes = 0;
     return (int)(fails(RENAME) ? refuse() : syscall(SYS_renameat2, from_dir, from, to_dir, to, 0));
 }
 
 int unlinkat(int dir_fd, const char *name, int flags)
 {
-    if (strncmp(name, "seg-", 4) == 0 && fails(UNLINK))
-        return (int)refuse();
+    if (strncmp(name, "seg-", 4) == 0) {
+        if (running) {
+            fdn_store_info info;
+            fdn_store_get_info(running, &info);
+            unsafe_order |= info.durable_lsn != info.lsn;
+        }
+        if (fails(UNLINK))
+            return (int)refuse();
+    }
     return (int)syscall(SYS_unlinkat, dir_fd, name, flags);
 }
 
@@ -96,6 +110,7 @@ static void setup(void)
     temp_dir(image, sizeof image);
     fault_countdown = -1;
     short_write = false;
+    unsafe_order = false;
 }
 
 static void teardown(void)
@@ -172,7 +187,10 @@ START_TEST(every_system_call_fails_once)
             faults++;
             continue;
         }
+        running = s;
         run(s, durability, &h);
+        running = NULL;
+        ck_assert(!unsafe_order);
         bool hit = fault_countdown < 0;
         fault_countdown = -1;
         faults += hit;
