@@ -128,6 +128,7 @@ static void run(fdn_store *s, int durability, history *h)
         unsigned a = (unsigned)i % KEYS, b = (unsigned)(i * 7 + 3) % KEYS;
         bool batch = i % 5 == 4;
         value++;
+        flushes = 0; /* a rotation in this call has to bring its own */
         int rc = batch ? put_two(s, a, b, 99, value, VALUE) : put(s, a, value, VALUE, true, NULL);
         if (rc == 0) {
             int flushed = durability == FDN_STORE_SYNC ? fdn_store_sync(s) : 0;
@@ -139,6 +140,7 @@ static void run(fdn_store *s, int durability, history *h)
         }
         if (rc != 0 && h->first_error == 0)
             h->first_error = rc;
+        flushes = 0;
         if (i % 3 == 0)
             (void)fdn_store_maintain(s, 10000, &more);
         if (i % 10 == 9 && durability != FDN_STORE_SYNC)
