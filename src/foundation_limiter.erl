@@ -33,8 +33,9 @@
 %% == Full table ==
 %% The table has twice as many slots as `capacity', and a key that is at rest (its whole budget is back) needs none. Should a new key
 %% nevertheless find no slot, `on_full' says what happens: `evict' (the default) forgets the entry with the least consumed budget among
-%% eight, the one way in which a limiter may admit too much, counted in {@link info/1}; `deny' denies the new key until a slot is free;
-%% `allow' lets it pass uncounted.
+%% eight, so that a flood of new keys cannot evict a busy one; `deny' denies the new key until a slot is free; `allow' lets it pass
+%% uncounted. `evict', `allow' and {@link reset/2} are the only ways in which a limiter admits more than its limit; `full' and `evicted'
+%% of {@link info/1} count the first two.
 %%
 %% == Clocks ==
 %% `precise' is the monotonic clock; `coarse' is its cheaper form, which moves in ticks (4 ms on common kernels: a window may seem that
