@@ -216,8 +216,11 @@ static void change_default(fdn_flags *f, uint32_t index, bool default_on)
 {
     atomic_store(&f->notes[index].defaults, default_on ? 1 : 0);
     for (;;) {
+        fdn_step(FDN_STEP_LOCKED);
         uint64_t value = atomic_load(&f->values[index]);
+        fdn_step(FDN_STEP_LOCKED);
         uint64_t epoch = atomic_load(&f->header->epochs[f->names[index].group]);
+        fdn_step(FDN_STEP_LOCKED);
         if ((value & FDN_FLAG_EXPLICIT) || fdn_flag_epoch(value) != fdn_flag_epoch(epoch) || (epoch & FDN_FLAG_ROLLED_BACK))
             return;
         if (atomic_compare_exchange_strong(&f->values[index], &value, unset_word(epoch, default_on)))

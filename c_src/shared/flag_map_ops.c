@@ -75,7 +75,9 @@ int fdn_flags_set_at(fdn_flags *f, uint32_t index, fdn_flag_value bits)
          * an old epoch nor overwrite what was set after a re-arm.
          */
         uint64_t value = atomic_load(&f->values[index]);
+        fdn_step(FDN_STEP_FREE);
         epoch = atomic_load(group);
+        fdn_step(FDN_STEP_FREE);
         if (fdn_flag_epoch(epoch) == 0)
             rc = FDN_EFAULTED; /* a page of zeroes */
         else if (epoch & FDN_FLAG_ROLLED_BACK)
@@ -84,6 +86,7 @@ int fdn_flags_set_at(fdn_flags *f, uint32_t index, fdn_flag_value bits)
             atomic_compare_exchange_strong(&f->values[index], &value, (epoch & FDN_FLAG_EPOCH_MASK) | FDN_FLAG_EXPLICIT | bits))
             break;
     }
+    fdn_step(FDN_STEP_FREE);
     if (rc == 0) {
         atomic_store_explicit(&f->notes[index].changed_ns, fdn_clock_wall_ns(), memory_order_relaxed);
         /* Overtaken by a rollback: the flag is off, say so. (One that is over again, or not sticky, came after this set.) */
@@ -237,10 +240,12 @@ int fdn_flags_flip(fdn_flags *f, const char *group, const char *reason, const ch
     fdn_flags_begin(f);
     uint64_t old = atomic_load(word), new;
     do {
+        fdn_step(FDN_STEP_FREE);
         new = old + FDN_FLAG_EPOCH_ONE;
         if (!(old & FDN_FLAG_TRANSIENT))
             new |= FDN_FLAG_ROLLED_BACK;
     } while (fdn_flag_epoch(old) != 0 && !atomic_compare_exchange_weak(word, &old, new));
+    fdn_step(FDN_STEP_FREE);
     if (fdn_flag_epoch(old) != 0)
         say(f, g, fdn_flag_epoch(new), false, reason, who);
     fdn_flags_end(f);
@@ -269,6 +274,7 @@ int fdn_flags_unflip(fdn_flags *f, const char *group, uint64_t epoch, const char
     fdn_flags_begin(f);
     uint64_t old = atomic_load(word);
     do {
+        fdn_step(FDN_STEP_FREE);
         if (fdn_flag_epoch(old) == 0)
             rc = FDN_EFAULTED;
         else if (fdn_flag_epoch(old) != epoch)
