@@ -11,6 +11,7 @@
 %%
 %% Names are atoms of 1 to 55 bytes of UTF-8. A file has room for 1024 flags in 64 groups. Misuse raises `{badarg, {Argument, Reason}}'.
 %% Before the application was started every flag reads false, and what changes a flag answers `{error, closed}' or `unknown_flag'.
+%% After it was stopped flags read, are set and roll back as before; only declaring and subscribing need it.
 -module(foundation_flags).
 
 %% The contract.
@@ -62,8 +63,15 @@ load() ->
 declare(Flag, Options) ->
     ok = check_flag(Flag),
     case check_options(Options) of
-        ok -> gen_server:call(?SERVER, {declare, Flag, Options}, infinity);
+        ok -> call_declare(Flag, Options);
         {error, Bad} -> error({badarg, Bad})
+    end.
+
+call_declare(Flag, Options) ->
+    try
+        gen_server:call(?SERVER, {declare, Flag, Options}, infinity)
+    catch
+        exit:{noproc, _} -> {error, closed}
     end.
 
 %% @doc Whether the flag is on. False for percentage flags, unknown flags, and after a rollback. Two loads; about the cost of calling
@@ -269,7 +277,8 @@ rearm(Group, Epoch) ->
 %%
 %% They tell of values in force: a rollback sends `rolled_back' first, then `changed' for every flag that it turned off. Changes that
 %% follow each other within milliseconds may be told as one, the last. `Reason' is `undefined' where its writer died before it could
-%% say. The subscription ends with the caller, and outlives a crash of the server.
+%% say. The subscription ends with the caller, and outlives a crash of the server. Exits with `noproc' where the application does not
+%% run.
 -spec subscribe() -> ok.
 subscribe() ->
     gen_server:call(?SERVER, {subscribe, self()}, infinity).

@@ -85,6 +85,8 @@ another_file(#{dir := Dir}) ->
     ok = ?F:declare(a, #{default => true}),
     stop(),
     ?assertEqual(true, ?F:enabled(a)),
+    ?assertEqual({error, closed}, ?F:declare(b, #{})),
+    ?assertExit({noproc, _}, ?F:subscribe()),
     Second = filename:join([Dir, "made", "flags"]),
     application:set_env(foundation_native, flags_file, Second),
     start(),
