@@ -63,7 +63,8 @@ peer() ->
     peer(#{}).
 
 peer(Options) ->
-    Args = code_path() ++ maps:get(args, Options, []),
+    %% Nothing of a test is kept in the user's data folder, as test.config has it for the VM of the tests themselves.
+    Args = code_path() ++ ["-foundation_native", "data_dir", "ephemeral"] ++ maps:get(args, Options, []),
     Defaults = #{connection => standard_io, wait_boot => 60000},
     {ok, Peer, Node} = peer:start_link(maps:merge(Defaults, Options#{args => Args})),
     {Peer, Node}.
@@ -86,6 +87,8 @@ distributed() ->
             node();
         false ->
             _ = os:cmd("epmd -daemon"),
+            %% It answers a moment after that command has returned.
+            await(fun() -> element(1, erl_epmd:names()) =:= ok end),
             Name = list_to_atom("fdn_test_" ++ os:getpid()),
             {ok, _} = net_kernel:start([Name, shortnames]),
             node()
