@@ -67,7 +67,7 @@
     | {update, Key :: term(), saved(), New :: term()}
     | {delete, Key :: term()}
     | {expect, Key :: term(), version() | absent}.
--type write_error() :: full | enospc | too_big | enomem | {read_only, atom()}.
+-type write_error() :: full | too_big | enomem | too_many_mappings | file:posix() | {read_only, atom()}.
 -type read_error() :: corrupt | faulted | enomem.
 -type open_error() ::
     {badarg, {atom(), atom()}}
@@ -243,7 +243,7 @@ tab2list(Store) ->
     foldl(fun(Object, Acc) -> [Object | Acc] end, [], Store).
 
 %% @doc Fold over all objects, in no order; isolated as {@link tab2list/1} is. The fun may use the store. Holds some 200 objects at a
-%% time.
+%% time. Raises `{foundation_snapshot, corrupt | faulted | enomem}' where an object cannot be read.
 -spec foldl(fun((tuple(), Acc) -> Acc), Acc, store()) -> Acc.
 foldl(Fun, Acc, Store) when is_function(Fun, 2) ->
     fold(Fun, Acc, Store, 0);

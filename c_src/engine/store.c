@@ -321,7 +321,7 @@ int fdn_store_write(fdn_store *store, fdn_store_op *ops, size_t count, bool wait
         }
         rc = write_locked(store, ops, &j, wait, result);
         pthread_mutex_unlock(&store->log);
-        if (!wait || (rc != FDN_EFULL && rc != ENOSPC))
+        if (!wait || (rc != FDN_EFULL && rc != ENOSPC && rc != EDQUOT))
             break;
         /* Each round removes a segment that had dead records, so this ends. */
         if (fdn_store_reclaim(store) != 0)

@@ -233,7 +233,7 @@ static int first_segment(fdn_store *store)
     int rc = fdn_store_reserve_segment(store);
     if (rc == 0)
         rc = fdn_segment_create(store, store->next_number, capacity, store->next_lsn, &segment);
-    if (rc == ENOSPC && capacity > FDN_STORE_SEGMENT_MIN)
+    if ((rc == ENOSPC || rc == EDQUOT) && capacity > FDN_STORE_SEGMENT_MIN)
         rc = fdn_segment_create(store, store->next_number, FDN_STORE_SEGMENT_MIN, store->next_lsn, &segment);
     if (rc != 0)
         return rc;
