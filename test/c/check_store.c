@@ -412,7 +412,9 @@ int main(void)
     tcase_add_test(tc, a_file_cut_under_us_turns_the_store_read_only);
     suite_add_tcase(suite, tc);
     SRunner *r = srunner_create(suite);
+    fixture_begin();
     srunner_run_all(r, CK_NORMAL);
+    fixture_end();
     int failed = srunner_ntests_failed(r);
     srunner_free(r);
     return failed == 0 ? 0 : 1;

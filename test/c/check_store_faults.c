@@ -293,7 +293,9 @@ int main(void)
     tcase_add_test(tc, every_allocation_fails_once);
     suite_add_tcase(suite, tc);
     SRunner *r = srunner_create(suite);
+    fixture_begin();
     srunner_run_all(r, CK_NORMAL);
+    fixture_end();
     int failed = srunner_ntests_failed(r);
     srunner_free(r);
     return failed == 0 ? 0 : 1;

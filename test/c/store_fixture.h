@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,12 +27,36 @@
         }                                                                                                                              \
     } while (0)
 
-/* A new directory; in memory where the system has such a place, since these tests open thousands of stores. */
-FIXTURE void temp_dir(char *path, size_t size)
+/*
+ * Everything is in one directory that main makes and removes, since a test that fails runs no teardown; in memory where the system has
+ * such a place, since these tests open thousands of stores.
+ */
+static char fixture_root[40];
+
+FIXTURE void fixture_begin(void)
 {
     struct stat st;
     const char *base = stat("/dev/shm", &st) == 0 && access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-    snprintf(path, size, "%s/fdn-store-XXXXXX", base);
+    snprintf(fixture_root, sizeof fixture_root, "%s/fdn-store-XXXXXX", base);
+    MUST(mkdtemp(fixture_root) != NULL);
+}
+
+FIXTURE int fixture_remove(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+    (void)st;
+    (void)kind;
+    (void)ftw;
+    return remove(path);
+}
+
+FIXTURE void fixture_end(void)
+{
+    nftw(fixture_root, fixture_remove, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+FIXTURE void temp_dir(char *path, size_t size)
+{
+    snprintf(path, size, "%s/XXXXXX", fixture_root);
     MUST(mkdtemp(path) != NULL);
 }
 

@@ -200,12 +200,13 @@ static void close_race(const char *dir)
 int main(void)
 {
     char dir[64];
+    fixture_begin();
     temp_dir(dir, sizeof dir);
     for (int durability = FDN_STORE_ASYNC; durability <= FDN_STORE_SYNC; durability++) {
         round_of(dir, durability);
         empty_dir(dir);
     }
     close_race(dir);
-    remove_dir(dir);
+    fixture_end();
     return 0;
 }
