@@ -202,12 +202,17 @@ include test/lint.mk
 
 ## bench          the table of ratios against baselines, measured by turns in one run (BENCH_ROUNDS=3 for a quick look)
 .PHONY: bench
-bench: all _build/bench/empty_nif.so
+bench: all _build/bench/empty_nif.so _build/bench/observer
 	@bench/run
 _build/bench/empty_nif.so: $(OBJ)/bench/empty_nif.o $(CORE_LIB)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	@t=$@.new.$$$$; $(CC) $(SO_FLAGS) $(BASE_LDFLAGS) $^ -lsodium $(LDFLAGS) -o $$t && mv -f $$t $@
+
+_build/bench/observer: $(OBJ)/bench/observer.o $(CORE_LIB) $(GUARD_OBJ)
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	@t=$@.new.$$$$; $(CC) $(BASE_LDFLAGS) $^ -lsodium $(LDFLAGS) -o $$t && mv -f $$t $@
 
 .PHONY: format clean clean-native help
 ## format         format C and Elixir sources in place

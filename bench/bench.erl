@@ -121,16 +121,29 @@ measure({trial, Fun}) ->
     Fun();
 measure({Processes, Fun, Times}) ->
     Parent = self(),
+    Waiting = counters:new(1, [atomics]),
+    ok = counters:put(Waiting, 1, Processes),
     Body = fun() ->
-        receive go -> ok end,
+        ok = counters:sub(Waiting, 1, 1),
+        ok = together(Waiting, Processes),
         Begin = erlang:monotonic_time(nanosecond),
         _ = Fun(Times),
         Parent ! {self(), Begin, erlang:monotonic_time(nanosecond)}
     end,
-    Pids = [spawn_link(Body) || _ <- lists:seq(1, Processes)],
-    _ = [Pid ! go || Pid <- Pids],
+    %% Each on a scheduler of its own: two processes that take turns on one would measure nothing of what is asked.
+    Schedulers = erlang:system_info(schedulers_online),
+    Pids = [spawn_opt(Body, [link, {scheduler, 1 + N rem Schedulers}]) || N <- lists:seq(1, Processes)],
     Spans = [receive {Pid, Begin, End} -> {Begin, End} end || Pid <- Pids],
     (lists:max([End || {_, End} <- Spans]) - lists:min([Begin || {Begin, _} <- Spans])) / Times.
+
+%% Until all of them run.
+together(_, 1) ->
+    ok;
+together(Waiting, Processes) ->
+    case counters:get(Waiting, 1) of
+        0 -> ok;
+        _ -> together(Waiting, Processes)
+    end.
 
 %% @doc For sides whose call is no matter of nanoseconds: the fun, so many times.
 -spec repeat(non_neg_integer(), fun(() -> term())) -> ok.

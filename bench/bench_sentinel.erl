@@ -1,4 +1,5 @@
-%% From the death of a process to a flag that reads off: by the sentinel, another OS process, and by a monitor of the same VM.
+%% From the death of a process to a flag that reads off: by the sentinel, seen by a third OS process, and by a monitor of the same VM
+%% that writes into a table.
 -module(bench_sentinel).
 
 -export([rows/1]).
@@ -16,22 +17,36 @@ rows(_Dir) ->
     Table = ets:new(bench_watched, [named_table, public, {read_concurrency, true}]),
     Policy = #{failures => {1, 1000}, grace => 0, cooldown => 0},
     ok = foundation_sentinel:watch(bench, #{process => ?NAME, node => node(), group => ?GROUP, policy => Policy}),
+    Program = filename:join(filename:dirname(os:getenv("BENCH_NIF")), "observer"),
+    Observer = open_port({spawn_executable, Program}, [{args, [File, atom_to_list(?FLAG)]}, {line, 80}]),
     Row = #{
         what => "kill of a process to flag off",
         against => "monitor in the VM, ets:insert",
         goal => {at_most, 3},
         trials => 20,
-        subject => {trial, fun by_sentinel/0},
+        subject => {trial, fun() -> by_sentinel(Observer) end},
         baseline => {trial, fun() -> by_monitor(Table) end}
     },
-    {[Row], fun() -> gen_server:stop(Sentinel) end}.
+    {[Row], fun() ->
+        true = port_close(Observer),
+        gen_server:stop(Sentinel)
+    end}.
 
-by_sentinel() ->
+by_sentinel(Observer) ->
     ok = bench:armed(?GROUP),
     ok = foundation_flags:set(?FLAG, true),
     Victim = victim(fun() -> true = register(?NAME, self()) end),
     ok = watched(),
-    killed(Victim, fun off/0).
+    true = port_command(Observer, "look\n"),
+    "on" = said(Observer),
+    Begin = os:system_time(nanosecond),
+    exit(Victim, kill),
+    list_to_integer(said(Observer)) - Begin.
+
+said(Observer) ->
+    receive
+        {Observer, {data, {eol, Line}}} -> Line
+    end.
 
 by_monitor(Table) ->
     true = ets:insert(Table, {?FLAG, true}),
@@ -41,30 +56,16 @@ by_monitor(Table) ->
     Watcher = spawn_link(fun() ->
         Ref = erlang:monitor(process, Victim),
         Parent ! ready,
-        receive {'DOWN', Ref, process, Victim, killed} -> true = ets:insert(Table, {?FLAG, false}) end
+        receive
+            {'DOWN', Ref, process, Victim, killed} ->
+                true = ets:insert(Table, {?FLAG, false}),
+                Parent ! {self(), os:system_time(nanosecond)}
+        end
     end),
     receive ready -> ok end,
-    Took = killed(Victim, fun() -> removed(Table) end),
-    unlink(Watcher),
-    Took.
-
-killed(Victim, Off) ->
-    Begin = erlang:monotonic_time(nanosecond),
+    Begin = os:system_time(nanosecond),
     exit(Victim, kill),
-    Off(),
-    erlang:monotonic_time(nanosecond) - Begin.
-
-off() ->
-    case foundation_flags:enabled(?FLAG) of
-        true -> off();
-        false -> ok
-    end.
-
-removed(Table) ->
-    case ets:lookup(Table, ?FLAG) of
-        [{_, true}] -> removed(Table);
-        [{_, false}] -> ok
-    end.
+    receive {Watcher, Off} -> Off - Begin end.
 
 victim(Begin) ->
     Parent = self(),
