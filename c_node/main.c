@@ -22,7 +22,7 @@ static const char usage[] =
     "  --help           print this text\n"
     "\n"
     "Environment: ERL_EPMD_PORT, as Erlang uses it.\n"
-    "Signals: SIGTERM and SIGINT end it in order (SIGINT is ignored with --port).\n"
+    "Signals: SIGTERM and SIGINT end it in order (SIGINT is ignored with --port); SIGHUP is ignored.\n"
     "Exit codes: 0 ended in order; 1 internal error or out of memory; 2 usage; 3 configuration; 4 flag file;\n"
     "            5 the node refuses us (cookie, name clash, ...); 6 the owning process ended and the VM lives (--port)\n";
 
@@ -137,6 +137,7 @@ int main(int argc, char **argv)
     struct fdn_config_error error = {""};
     struct fdn_port port;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* the end of a terminal ends the VM; that is when we are needed */
     int rc = parse(argc, argv, &o);
     if (rc >= 0)
         return rc;

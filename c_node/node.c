@@ -227,6 +227,7 @@ static void up(struct fdn_node *n)
     n->was_up = true;
     n->is_dead = false;
     n->leaving_until = 0;
+    n->last_port = n->port;
     n->incarnation = n->hs.peer_creation;
     n->since_ms = n->last_in_ms = n->last_out_ms = n->s->loop.now_ms;
     n->ups++;
@@ -249,6 +250,8 @@ static bool handshake_packet(struct fdn_node *n, const struct fdn_frame *f)
         return true;
     }
     n->clashes = r == FDN_HS_NAME_CLASH ? n->clashes + 1 : 0;
+    if (r == FDN_HS_WRONG_NODE) /* its port has passed to another VM */
+        suspect_dead(n, "another node has its port");
     failed(n, fdn_hs_word(r));
     return false;
 }
@@ -340,7 +343,14 @@ static void read_epmd(struct fdn_node *n)
         attempt(n);
         return;
     case FDN_EPMD_UNKNOWN:
-        suspect_dead(n, "not_registered");
+        /* Dead, or epmd was restarted and has forgotten it: the port where it listened tells. */
+        if (n->local && n->was_up && !n->is_dead && n->suspicion == 0 && n->last_port != 0) {
+            close_socket(n);
+            n->port = n->last_port;
+            n->suspicion = 1;
+            attempt(n);
+            return;
+        }
         failed(n, "unknown_node");
         return;
     case FDN_EPMD_TOO_OLD:

@@ -51,7 +51,8 @@ struct fdn_node {
     uint64_t ticket; /* of the look-up under way */
     bool have_address, local;
     struct sockaddr_in address;
-    uint16_t port; /* of the last connection that was up; 0 = ask epmd */
+    uint16_t port;      /* to connect to; 0 = ask epmd */
+    uint16_t last_port; /* of the last connection that was up */
     uint8_t epmd[FDN_EPMD_REPLY_MAX];
     size_t epmd_len;
     struct fdn_hs hs;

@@ -24,7 +24,8 @@
     late_node_hears_of_it/1,
     lost_connection_is_no_death/1,
     owner_killed/1,
-    sentinel_killed/1
+    sentinel_killed/1,
+    sentinel_stopped/1
 ]).
 
 -import(fdn_sentinel, [vm/1, vm/2, sentinel/2, call/4, ask/3, watch_state/2, alone/2, alone_line/2, alone_stop/1]).
@@ -453,4 +454,24 @@ sentinel_killed(Config) ->
     ?assertMatch({error, {sentinel, {not_connected, _}}}, ask(Vm, status, [])),
     {ok, Second} = sentinel(Vm, #{}),
     ?assertNotEqual(First, Second),
+    stop(Vm).
+
+%% Our own pause looks like everybody else's silence. The VM gives the connection up meanwhile, which says that the pause was long.
+sentinel_stopped(Config) ->
+    {Peer, Node} = Vm = vm(Config, #{args => ["-kernel", "net_ticktime", "1"]}),
+    {ok, OsPid} = sentinel(Vm, #{}),
+    Policy = #{down_after => 500, probe => #{every => 50, timeout => 200, misses => 2}},
+    ok = ask(Vm, watch, [node, #{group => g, policy => Policy}]),
+    Sentinel = ask(Vm, sentinel_node, []),
+    fdn_sentinel:signal("STOP", OsPid),
+    await(fun() -> not lists:member(Sentinel, call(Peer, erlang, nodes, [hidden])) end),
+    fdn_sentinel:signal("CONT", OsPid),
+    await(fun() ->
+        case ask(Vm, status, []) of
+            #{nodes := #{Node := #{connections := N, state := up}}} -> N >= 2;
+            _ -> false
+        end
+    end),
+    ?assertMatch(#{node := #{failures := 0}}, ask(Vm, watches, [])),
+    ?assert(enabled(Vm, f)),
     stop(Vm).

@@ -55,6 +55,7 @@ static bool sink(enum fdn_log_level level, const char *event, const char *detail
 static char *copy(const char *text)
 {
     char *p = fdn_malloc(strlen(text) + 1);
+    ck_assert_ptr_nonnull(p);
     strcpy(p, text);
     return p;
 }
