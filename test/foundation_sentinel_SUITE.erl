@@ -17,6 +17,7 @@
     killed_vm/1,
     killed_vm_seen_alone/1,
     orderly_stop/1,
+    killed_after_bye/1,
     bye_to_a_sentinel_alone/1,
     stopped_vm_is_rolled_back/1,
     probe_sees_a_stopped_vm/1,
@@ -302,6 +303,18 @@ orderly_stop(Config) ->
     unlink(Peer),
     ok = call(Peer, init, stop, []),
     await(fun() -> not fdn_sentinel:os_alive(OsPid) end),
+    await(fun() -> not fdn_sentinel:os_alive(Sentinel) end),
+    ?assert(enabled(Witness, f)),
+    stop(Witness).
+
+%% A VM that goes right after its goodbye, as one does whose stop takes too long for its supervisor.
+killed_after_bye(Config) ->
+    {Peer, _} = Vm = vm(Config),
+    Witness = vm(Config),
+    {ok, Sentinel} = sentinel(Vm, #{}),
+    ok = ask(Vm, watch, [node, #{group => g}]),
+    state = call(Peer, foundation_native_app, prep_stop, [state]),
+    fdn_sentinel:kill_vm(Vm, os_pid(Vm)),
     await(fun() -> not fdn_sentinel:os_alive(Sentinel) end),
     ?assert(enabled(Witness, f)),
     stop(Witness).

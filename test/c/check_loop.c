@@ -1,7 +1,9 @@
 /* Timers in order whatever is set, moved and cancelled; descriptors that come and go while they are served. */
 #include <check.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "c_node/loop.h"
@@ -124,6 +126,43 @@ START_TEST(input_before_timers)
 }
 END_TEST
 
+static void again(struct fdn_timer *t, void *arg)
+{
+    struct fdn_loop *loop = arg;
+    ck_assert(fdn_loop_at(loop, t, loop->now_ms + 5, again, loop));
+}
+
+static void stalled(uint64_t paused_ms, void *arg)
+{
+    struct fdn_loop *loop = arg;
+    if (paused_ms >= 150)
+        loop->stop = true;
+}
+
+/* A process that was stopped knows it afterwards. */
+START_TEST(own_pause_is_noticed)
+{
+    struct fdn_loop loop;
+    struct fdn_timer t = {0};
+    fdn_loop_init(&loop);
+    loop.stall_ms = 20;
+    loop.on_stall = stalled;
+    loop.stall_arg = &loop;
+    again(&t, &loop);
+    pid_t us = getpid();
+    pid_t child = fork();
+    if (child == 0) {
+        kill(us, SIGSTOP);
+        usleep(300000);
+        kill(us, SIGCONT);
+        _exit(0);
+    }
+    ck_assert_int_eq(fdn_loop_run(&loop), 0);
+    waitpid(child, NULL, 0);
+    fdn_loop_free(&loop);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("loop");
@@ -131,6 +170,7 @@ int main(void)
     tcase_add_loop_test(t, timers_in_order, 0, 20);
     tcase_add_test(t, descriptors_come_and_go);
     tcase_add_test(t, input_before_timers);
+    tcase_add_test(t, own_pause_is_noticed);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
