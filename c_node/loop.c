@@ -6,6 +6,8 @@
 #include "base/fdn_alloc.h"
 #include "base/fdn_clock.h"
 
+#define LONGEST_WAIT_MS 60000
+
 uint64_t fdn_loop_clock(void)
 {
     return fdn_clock_mono_ns() / FDN_NS_PER_MS;
@@ -154,22 +156,20 @@ static void run_timers(struct fdn_loop *loop)
 int fdn_loop_run(struct fdn_loop *loop)
 {
     while (!loop->stop) {
-        uint64_t expected = UINT64_MAX;
+        uint64_t due = UINT64_MAX;
         int wait = -1;
         if (loop->timers > 0) {
-            uint64_t due = loop->heap[1]->due_ms, now = fdn_loop_clock();
-            expected = due > now ? due : now;
-            wait = due <= now ? 0 : due - now > 60000 ? 60000 : (int)(due - now);
-            if (wait == 60000)
-                expected = now + 60000;
+            uint64_t now = fdn_loop_clock();
+            due = loop->heap[1]->due_ms;
+            wait = due <= now ? 0 : due - now > LONGEST_WAIT_MS ? LONGEST_WAIT_MS : (int)(due - now);
         }
         int ready = poll(loop->fds, loop->io_count, wait);
         if (ready < 0 && errno != EINTR)
             return errno;
-        uint64_t before = loop->now_ms;
+        /* Back later than the next timer wanted, or than the last look at the clock: wherever in the round we stood still. */
+        uint64_t base = due > loop->now_ms ? due : loop->now_ms;
         loop->now_ms = fdn_loop_clock();
-        uint64_t base = expected == UINT64_MAX ? loop->now_ms : expected > before ? expected : before;
-        bool stalled = loop->stall_ms && loop->now_ms > base + loop->stall_ms;
+        bool stalled = loop->stall_ms && due != UINT64_MAX && loop->now_ms > base && loop->now_ms - base > loop->stall_ms;
         if (ready > 0)
             run_ios(loop, ready);
         if (stalled && loop->on_stall)
