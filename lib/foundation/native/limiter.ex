@@ -39,8 +39,12 @@ defmodule Foundation.Native.Limiter do
   @spec start_link([option]) :: {:ok, pid} | {:error, term}
   def start_link(options) when is_list(options) do
     {name, rest} = Keyword.pop(options, :name, :undefined)
-    :foundation_limiter.start_link(name, Map.new(rest))
+    start_link(name, rest)
   end
+
+  @doc "As `start_link/1`, with the name apart; options as a keyword list or a map."
+  @spec start_link(name, [option] | map) :: {:ok, pid} | {:error, term}
+  def start_link(name, options), do: :foundation_limiter.start_link(name, Map.new(options))
 
   @doc "For a supervisor: `{Foundation.Native.Limiter, name: :api, ...}`. The owner is restarted after a crash, not after `delete/1`."
   @spec child_spec([option]) :: Supervisor.child_spec()

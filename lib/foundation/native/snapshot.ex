@@ -31,16 +31,19 @@ defmodule Foundation.Native.Snapshot do
   @type conflict :: {:error, {:conflict, version | :absent}}
 
   @doc "Opens a store that the application owns; a store that is open under this name and path is returned as it is."
-  @spec open(name, [option]) :: {:ok, store} | {:error, :foundation_snapshot.open_error()}
-  def open(name, options \\ []) when is_list(options),
-    do: :foundation_snapshot.open(name, Map.new(options))
+  @spec open(name, [option] | map) :: {:ok, store} | {:error, :foundation_snapshot.open_error()}
+  def open(name, options \\ []), do: :foundation_snapshot.open(name, Map.new(options))
 
   @doc "Starts the owner of a store in one's own supervision tree. `:name` is required; the other options are those of `open/2`."
   @spec start_link([{:name, name} | option]) :: {:ok, pid} | {:error, term}
   def start_link(options) when is_list(options) do
     {name, rest} = Keyword.pop(options, :name)
-    :foundation_snapshot.start_link(name, Map.new(rest))
+    start_link(name, rest)
   end
+
+  @doc "As `start_link/1`, with the name apart; options as a keyword list or a map."
+  @spec start_link(name, [option] | map) :: {:ok, pid} | {:error, term}
+  def start_link(name, options), do: :foundation_snapshot.start_link(name, Map.new(options))
 
   @doc "For a supervisor: `{Foundation.Native.Snapshot, name: :agents, path: path}`. Restarted after a crash, not after `close/1`."
   @spec child_spec([{:name, name} | option]) :: Supervisor.child_spec()
@@ -95,7 +98,7 @@ defmodule Foundation.Native.Snapshot do
   @doc "As `update/4`; with `stale: :overwrite` a conflict is overwritten."
   @spec update(store, key, saved, term, stale: :overwrite | :error) ::
           {:ok, saved} | conflict | write_error
-  def update(store, key, saved, new, options) when is_list(options),
+  def update(store, key, saved, new, options),
     do: :foundation_snapshot.update(store, key, saved, new, Map.new(options))
 
   @doc "Several operations as one: all of them happen or none. The answer has the `saved` of the puts and updates, in order."
