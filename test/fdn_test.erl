@@ -63,10 +63,11 @@ peer() ->
     peer(#{}).
 
 peer(Options) ->
-    %% Nothing of a test is kept in the user's data folder, as test.config has it for the VM of the tests themselves.
-    Args = code_path() ++ ["-foundation_native", "data_dir", "ephemeral"] ++ maps:get(args, Options, []),
+    Args = code_path() ++ maps:get(args, Options, []),
     Defaults = #{connection => standard_io, wait_boot => 60000},
     {ok, Peer, Node} = peer:start_link(maps:merge(Defaults, Options#{args => Args})),
+    %% Nothing of a test is kept in the user's data folder, unless the test says where.
+    ok = peer:call(Peer, application, set_env, [foundation_native, data_dir, ephemeral]),
     {Peer, Node}.
 
 code_path() ->
