@@ -2,6 +2,7 @@
 -module(fdn_sentinel).
 
 -export([vm/1, vm/2, sentinel/2, call/4, ask/3, watches/1, watch_state/2, kill_vm/2, signal/2, os_alive/1]).
+-export([end_all/1]).
 -export([alone/2, alone_line/2, alone_status/1, alone_stop/1, alone_name/0, json/1]).
 -export([boot/1, boot_sentinel/1, spawn_named/1, relay/1, relayed/0, keeper/1]).
 -export([send_request/2, old_call/3, foreign_pid/2, down_of/1, link_to/1, start_monitor/1, monitor_state/1]).
@@ -13,6 +14,7 @@ vm(Config, Options) when is_map(Options) ->
     Name = maps:get(name, Options, list_to_atom(peer:random_name("fdnvm"))),
     Args = ["-setcookie", cookie(Config), "-kernel", "prevent_overlapping_partitions", "false" | maps:get(args, Options, [])],
     {Peer, Node} = fdn_test:peer(#{name => Name, args => Args}),
+    remember(Config, call(Peer, os, getpid, [])),
     case maps:get(flags, Options, true) of
         true -> ok = call(Peer, ?MODULE, boot, [flags_file(Config)]);
         false -> ok
@@ -53,6 +55,16 @@ os_alive(OsPid) ->
             binary:first(Rest) =/= $Z;
         {error, _} ->
             false
+    end.
+
+%% Processes that a case started: one that fails leaves them running, or stopped.
+remember(Config, OsPid) ->
+    ok = file:write_file(filename:join(proplists:get_value(dir, Config), "os_pids"), OsPid ++ "\n", [append]).
+
+end_all(Config) ->
+    case file:read_file(filename:join(proplists:get_value(dir, Config), "os_pids")) of
+        {ok, Pids} -> [os:cmd("kill -9 " ++ binary_to_list(P)) || P <- binary:split(Pids, <<"\n">>, [global, trim]), os_alive(binary_to_list(P))];
+        {error, enoent} -> []
     end.
 
 to_list(N) when is_integer(N) -> integer_to_list(N);
@@ -209,6 +221,7 @@ alone(Config, Options) ->
         [{args, ["--config", File]}, stderr_to_stdout, {line, 4096}, exit_status, binary]
     ),
     {os_pid, OsPid} = erlang:port_info(Port, os_pid),
+    remember(Config, integer_to_list(OsPid)),
     #{port => Port, os_pid => OsPid, node => maps:get(node, All), config => File}.
 
 %% The next line that holds all the texts; {exit_status, N} where the program ends before it.

@@ -42,6 +42,7 @@ init_per_testcase(Case, Config) ->
     [{dir, fdn_test:tmp_dir(atom_to_list(Case))}, {cookie, Cookie} | Config].
 
 end_per_testcase(_Case, Config) ->
+    _ = fdn_sentinel:end_all(Config),
     fdn_test:del_dir(?config(dir, Config)).
 
 %% ---- helpers ----
