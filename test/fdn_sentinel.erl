@@ -63,7 +63,8 @@ remember(Config, OsPid) ->
 
 end_all(Config) ->
     case file:read_file(filename:join(proplists:get_value(dir, Config), "os_pids")) of
-        {ok, Pids} -> [os:cmd("kill -9 " ++ binary_to_list(P)) || P <- binary:split(Pids, <<"\n">>, [global, trim]), os_alive(binary_to_list(P))];
+        {ok, Pids} ->
+            [os:cmd("kill -9 " ++ P) || P <- string:lexemes(binary_to_list(Pids), "\n"), os_alive(P)];
         {error, enoent} -> []
     end.
 
