@@ -44,11 +44,14 @@ in_fixture(Libs, Case) ->
     %% The VM warns of each library that is refused, as it should.
     #{level := Level} = logger:get_primary_config(),
     logger:set_primary_config(level, error),
+    C = #{libs => Libs, log => filename:join(Dir, "log"), dir => Dir},
     try
-        Case(#{libs => Libs, log => filename:join(Dir, "log"), dir => Dir})
+        Case(C)
     after
         os:unsetenv("FDN_FIXTURE_FAIL"),
         unload(),
+        %% Nothing of this case may still write when the next one begins.
+        fdn_test:await(fun() -> count("create", C) =:= count("destroy", C) end),
         logger:set_primary_config(level, Level),
         os:unsetenv("FDN_FIXTURE_LOG"),
         fdn_test:del_dir(Dir)
@@ -78,6 +81,9 @@ log(#{log := File}) ->
         {error, enoent} -> []
     end.
 
+count(Hook, C) ->
+    length([L || L <- log(C), lists:prefix(Hook, L)]).
+
 fail(What) ->
     os:putenv("FDN_FIXTURE_FAIL", What).
 
@@ -85,9 +91,8 @@ each_failure_is_named(C) ->
     Words = [enomem, resource_types, random_source, sigbus_guard, state, threads],
     [each_failure_is_named(C, W) || W <- Words],
     %% What had been made before a failure was taken back.
-    Created = [L || "create" ++ _ = L <- log(C)],
-    ?assertMatch([_ | _], Created),
-    ?assertEqual(length(Created), length([L || "destroy" ++ _ = L <- log(C)])).
+    ?assert(count("create", C) > 0),
+    ?assertEqual(count("create", C), count("destroy", C)).
 
 each_failure_is_named(C, Word) ->
     fail(atom_to_list(Word)),
@@ -140,10 +145,8 @@ upgrade_keeps_state_and_moves_the_thread(C) ->
     ?assertEqual(a, ?M:ask()),
     ?assertEqual(7, ?M:add(1)),
     unload(),
-    ?assertEqual(
-        ["create a", "resume a", "pause a", "resume b", "pause b", "resume a", "pause a", "destroy a"],
-        log(C)
-    ).
+    All = ["create a", "resume a", "pause a", "resume b", "pause b", "resume a", "pause a", "destroy a"],
+    unloaded(C, All).
 
 unknown_state_is_refused_and_the_old_code_goes_on(C) ->
     load_ok(C, "a"),
@@ -185,6 +188,11 @@ failures_of_upgrade_leave_the_old_code_alone(C) ->
     ],
     ?assertEqual(["create a", "resume a"], log(C)).
 
+%% From OTP 26 on, the VM may unload a library some time after its code was purged.
+unloaded(C, Expected) ->
+    fdn_test:await(fun() -> length(log(C)) >= length(Expected) end),
+    ?assertEqual(Expected, log(C)).
+
 unload_destroys_once(C) ->
     load_ok(C, "a"),
     ?assertEqual(1, ?M:add(1)),
@@ -192,17 +200,19 @@ unload_destroys_once(C) ->
     %% Deleted is not yet unloaded: the old code may still run.
     ?assertEqual(["create a", "resume a"], log(C)),
     _ = code:purge(?M),
-    ?assertEqual(["create a", "resume a", "pause a", "destroy a"], log(C)),
+    unloaded(C, ["create a", "resume a", "pause a", "destroy a"]),
     %% A fresh load is a fresh state.
     load_ok(C, "a"),
     ?assertEqual(1, ?M:add(1)).
 
 %% The VM ends while the thread runs, in each way a VM can be made to end in order.
-halt_with_threads_is_safe(#{libs := Libs} = C) ->
+halt_with_threads_is_safe(#{libs := Libs, dir := Dir} = C) ->
+    Theirs = C#{log := filename:join(Dir, "theirs")},
+    os:putenv("FDN_FIXTURE_LOG", maps:get(log, Theirs)),
     Library = io_lib:format("~p", [filename:join(Libs, "fixture_a")]),
     Load = ["persistent_term:put({foundation_fixture, library}, ", Library, "), a = foundation_fixture:ask(), "],
     [
         ?assertMatch({How, {7, _}}, {How, fdn_test:eval_in_vm([Load, How])})
      || How <- ["halt(7).", "erlang:halt(7, [{flush, false}]).", "init:stop(7)."]
     ],
-    ?assertEqual(["resume a", "resume a", "resume a"], [L || "resume" ++ _ = L <- log(C)]).
+    ?assertEqual(3, count("resume", Theirs)).
