@@ -139,7 +139,7 @@ static inline fdn_limiter *enter_place(fdn_limiters *r, unsigned lane, place *p,
         fdn_step(FDN_STEP_FREE);
         announce(r, lane, t);
         if (atomic_load(&p->limiter) == t) {
-            fdn_step(FDN_STEP_FREE);
+            fdn_step(FDN_STEP_CLAIMED);
             bool same = atomic_load(identity) == wanted;
             if (atomic_load(&p->limiter) == t) {
                 if (same)

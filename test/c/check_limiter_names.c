@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/fdn_alloc.h"
+#include "base/fdn_atomic.h"
 #include "base/fdn_error.h"
 #include "engine/limiter_names.h"
 
@@ -64,38 +65,103 @@ START_TEST(names)
 }
 END_TEST
 
-/* Names come and go in a full registry, against an array; probing finds every one, and no other, through all tombstones. */
+enum { NAMES = 600 };
+static struct {
+    fdn_limiter *t;
+    uint64_t name, handle;
+} model[NAMES];
+static fdn_limiters *registry;
+
+/* Names that all belong in the first few places, where they form long chains. */
+static void crowded_names(void)
+{
+    uint64_t name = 2;
+    memset(model, 0, sizeof model);
+    for (unsigned k = 0; k < NAMES; name++) {
+        if (name * 0x9e3779b97f4a7c15ULL >> 50 < 100)
+            model[k++].name = name;
+    }
+}
+
+static void come_or_go(unsigned k)
+{
+    fdn_limiters_entry e;
+    if (model[k].t == NULL) {
+        fdn_limiter *t = table();
+        ck_assert_int_eq(fdn_limiters_add(registry, model[k].name, k, t, &e), 0);
+        model[k].t = t;
+        model[k].handle = e.handle;
+    } else {
+        ck_assert_int_eq(fdn_limiters_remove(registry, model[k].handle), 0);
+        model[k].t = NULL;
+    }
+}
+
+/* Names come and go, against an array; probing finds every one, and no other, through all tombstones. */
 START_TEST(names_come_and_go)
 {
-    enum { NAMES = 600 };
-    static struct {
-        fdn_limiter *t;
-        uint64_t handle;
-    } model[NAMES];
-    fdn_limiters *r;
-    ck_assert_int_eq(fdn_limiters_create(true, &r), 0);
-    memset(model, 0, sizeof model);
+    ck_assert_int_eq(fdn_limiters_create(true, &registry), 0);
+    crowded_names();
     for (int i = 0; i < 20000; i++) {
-        uint64_t k = rnd(NAMES), name = (k + 2) * 16384; /* multiples: neighbours in few chains */
-        fdn_limiters_entry e;
-        if (model[k].t == NULL) {
-            fdn_limiter *t = table();
-            ck_assert_int_eq(fdn_limiters_add(r, name, 1, t, &e), 0);
-            model[k].t = t;
-            model[k].handle = e.handle;
-        } else {
-            ck_assert_int_eq(fdn_limiters_remove(r, model[k].handle), 0);
-            model[k].t = NULL;
-        }
-        k = rnd(NAMES);
-        fdn_limiter *found = fdn_limiters_enter(r, 1, (k + 2) * 16384);
+        come_or_go((unsigned)rnd(NAMES));
+        unsigned k = (unsigned)rnd(NAMES);
+        fdn_limiter *found = fdn_limiters_enter(registry, 1, model[k].name);
         ck_assert_ptr_eq(found, model[k].t);
         if (found)
-            fdn_limiters_leave(r, 1);
+            fdn_limiters_leave(registry, 1);
     }
-    fdn_limiters_destroy(r);
+    fdn_limiters_destroy(registry);
 }
 END_TEST
+
+#ifdef FDN_ALLOC_FAULTS
+/* Between a reader's look at a place and its announcement, limiters are removed, and others put in their places. */
+static bool interrupted;
+
+static void change_names(fdn_step_kind kind)
+{
+    if (kind == FDN_STEP_CLAIMED || interrupted || rnd(2) == 0)
+        return;
+    interrupted = true;
+    fdn_step_hook = NULL;
+    for (uint64_t n = 1 + rnd(4); n > 0; n--)
+        come_or_go((unsigned)rnd(6));
+}
+
+START_TEST(names_change_under_a_reader)
+{
+    unsigned changed = 0;
+    ck_assert_int_eq(fdn_limiters_create(_i == 0, &registry), 0);
+    unsigned lane = fdn_limiters_lane(registry);
+    crowded_names();
+    for (int i = 0; i < 20000; i++) {
+        unsigned k = (unsigned)rnd(6);
+        bool by_handle = rnd(2) == 0;
+        uint64_t handle = model[k].handle;
+        fdn_limiter *before = model[k].t;
+        interrupted = false;
+        /* Not where the limiter is held: there a removal would wait for this very thread. */
+        fdn_step_hook = change_names;
+        fdn_limiter *found =
+            by_handle ? fdn_limiters_enter_handle(registry, lane, handle) : fdn_limiters_enter(registry, lane, model[k].name);
+        fdn_step_hook = NULL;
+        changed += interrupted;
+        /* What was found is alive, and what was asked for; nothing is found only where it was not there all the while. */
+        if (found != NULL) {
+            ck_assert_ptr_eq(found, model[k].t);
+            ck_assert(!by_handle || handle == model[k].handle);
+            ck_assert_uint_eq(fdn_limiter_config_of(found)->capacity, 1);
+            fdn_limiters_leave(registry, lane);
+        } else {
+            ck_assert(before == NULL || interrupted);
+        }
+        come_or_go((unsigned)rnd(6));
+    }
+    ck_assert_uint_gt(changed, 1000);
+    fdn_limiters_destroy(registry);
+}
+END_TEST
+#endif
 
 START_TEST(registry_is_bounded)
 {
@@ -147,6 +213,7 @@ int main(void)
     tcase_add_test(c, registry_is_bounded);
 #ifdef FDN_ALLOC_FAULTS
     tcase_add_test(c, allocation_failures);
+    tcase_add_loop_test(c, names_change_under_a_reader, 0, 2);
 #endif
     suite_add_tcase(s, c);
     SRunner *runner = srunner_create(s);

@@ -236,12 +236,70 @@ START_TEST(one_moment_for_each_operation)
 }
 END_TEST
 
+/* How many keys but the first have consumed something. */
+static unsigned others_in_use(void)
+{
+    unsigned n = 0;
+    for (unsigned k = 1; k < KEYS; k++)
+        n += fdn_limiter_hit(t, 1, fdn_limiter_preset(t), hashes[k], 0).value < LIMIT;
+    return n;
+}
+
+static unsigned in_use_before, steps_before;
+
+/* A flood evicts the key that is being reset, and the slot goes to another key in the very same state: that one stays. */
+static void flood(fdn_step_kind kind)
+{
+    locked = locked || kind == FDN_STEP_LOCKED;
+    if (!locked || kind == FDN_STEP_CLAIMED || steps_before-- != 0)
+        return;
+    fdn_step_hook = NULL;
+    for (unsigned k = 1; k < KEYS; k++)
+        fdn_limiter_hit(t, 1, fdn_limiter_preset(t), hashes[k], 1);
+    in_use_before = others_in_use();
+}
+
+START_TEST(reset_spares_the_newcomer)
+{
+    fdn_limiter_fit fit;
+    fdn_limiter_stats stats;
+    unsigned evicted = 0;
+    fdn_limiter_config config = {.algorithm = (uint32_t)_i,
+                                 .on_full = FDN_LIMITER_EVICT,
+                                 .clock = FDN_LIMITER_MANUAL,
+                                 .limit = LIMIT,
+                                 .period_ms = PERIOD,
+                                 .burst = LIMIT,
+                                 .capacity = 1};
+    choose_keys();
+    for (unsigned round = 0; round < 200; round++) {
+        uint64_t swap = hashes[0], other = 1 + rnd(KEYS - 1);
+        hashes[0] = hashes[other];
+        hashes[other] = swap;
+        ck_assert_int_eq(fdn_limiter_create(&config, &t, &fit), 0);
+        fdn_limiter_hit(t, 1, fdn_limiter_preset(t), hashes[0], 1);
+        locked = false;
+        steps_before = round % 3;
+        fdn_step_hook = flood;
+        bool reset = fdn_limiter_reset(t, PERIOD, hashes[0]);
+        fdn_step_hook = NULL;
+        fdn_limiter_stats_of(t, &stats);
+        ck_assert_uint_eq(stats.live + stats.evicted + reset, KEYS);
+        ck_assert_uint_eq(others_in_use(), in_use_before);
+        evicted += !reset;
+        fdn_limiter_destroy(t);
+    }
+    ck_assert_uint_gt(evicted, 10);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("limiter_steps");
     TCase *c = tcase_create("steps");
     tcase_set_timeout(c, 300);
     tcase_add_loop_test(c, one_moment_for_each_operation, 0, 2);
+    tcase_add_loop_test(c, reset_spares_the_newcomer, 0, 2);
     suite_add_tcase(s, c);
     SRunner *runner = srunner_create(s);
     srunner_run_all(runner, CK_NORMAL);
