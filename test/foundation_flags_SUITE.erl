@@ -104,7 +104,9 @@ zombie(OsPid) ->
 
 %% The values of a flag as they change, until told to stop.
 read_for(Flag, Until) ->
-    read_for(Flag, Until, [?F:enabled(Flag)]).
+    First = ?F:enabled(Flag),
+    persistent_term:put({reading, Until}, true),
+    read_for(Flag, Until, [First]).
 
 read_for(Flag, Until, [Last | _] = Seen) ->
     case persistent_term:get(Until, false) of
@@ -165,6 +167,7 @@ rollback_while_the_vm_is_stopped(Config) ->
             Until = {until, Round},
             Self = self(),
             Reader = spawn_link(fun() -> Self ! {self(), call(Peer, ?MODULE, read_for, [risky, Until])} end),
+            fdn_test:await(fun() -> call(Peer, persistent_term, get, [{reading, Until}, false]) end),
             ?assertEqual(true, call(Peer, ?F, enabled, [risky])),
             signal("STOP", OsPid),
             fdn_test:await(fun() -> stopped(OsPid) end),
