@@ -1,5 +1,6 @@
 #include "c_node/log.h"
 
+#include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -41,6 +42,11 @@ void fdn_log(struct fdn_log *log, enum fdn_log_level level, const char *event, c
         return;
     fdn_log_time(when, sizeof when);
     int n = snprintf(line, sizeof line, "%s %s %s %s\n", when, fdn_log_level_name(level), event, detail);
+    /* A pipe or terminal that nobody reads would stop us at the next line: then the line is lost. Whoever shares the other end may
+     * depend on its being blocking, so it is asked instead of changed. */
+    struct pollfd room = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&room, 1, 0) == 0)
+        return;
     /* One write a line: lines of several processes do not mix. Nobody can be told where stderr is gone. */
     if (write(STDERR_FILENO, line, n < (int)sizeof line ? (size_t)n : sizeof line - 1) < 0)
         return;

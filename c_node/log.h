@@ -3,7 +3,8 @@
  *
  *     2026-01-31T12:00:00.123Z error wrong_cookie node=a@host the node does not accept our cookie
  *
- * Lines go to stderr, or through a sink (the supervised port hands them to the VM's logger).
+ * Lines go to stderr, or through a sink (the supervised port hands them to the VM's logger). A line that stderr does not take
+ * at once is lost: nothing here waits for a reader.
  */
 #ifndef FDN_LOG_H
 #define FDN_LOG_H

@@ -26,23 +26,36 @@ static void on_sync(struct fdn_timer *t, void *arg)
                 s->conf.flags_file, fdn_error_name(rc));
 }
 
-/* The file may have been replaced or truncated since we mapped it: then the one that stands there now is the one that counts. */
-static int flip(struct fdn_sentinel *s, const char *group, const char *reason, const char *who, uint64_t *epoch)
+/* The file may have been replaced or truncated since we mapped it: then the one that stands there now is the one that counts. True
+ * where it was opened anew. `rc`: what an operation on the mapped one has just answered. */
+static bool reopened(struct fdn_sentinel *s, int rc)
 {
-    int rc = fdn_flags_flip(s->flags, group, reason, who, epoch);
     if (rc != FDN_EFAULTED && fdn_flags_same_file(s->flags, s->conf.flags_file))
-        return rc;
+        return false;
     struct fdn_flags *old = s->flags;
     int opened = fdn_trip_open(s);
     if (opened != 0) {
         s->flags = old;
         fdn_log(&s->log, FDN_LOG_ERROR, "flags_file", "file=%s %s: the flag file was replaced or damaged, and cannot be opened again",
                 s->conf.flags_file, fdn_error_name(opened));
-        return rc;
+        return false;
     }
     fdn_flags_close(old);
     fdn_log(&s->log, FDN_LOG_WARNING, "flags_file", "file=%s was replaced or damaged; opened again", s->conf.flags_file);
-    return fdn_flags_flip(s->flags, group, reason, who, epoch);
+    return true;
+}
+
+static int group_state(struct fdn_sentinel *s, const char *group, uint64_t *epoch, bool *rolled_back)
+{
+    int rc = fdn_flags_group_state(s->flags, group, epoch, rolled_back);
+    return reopened(s, rc) ? fdn_flags_group_state(s->flags, group, epoch, rolled_back) : rc;
+}
+
+/* Flips first and looks at the file after it: the usual case does not wait for the look. */
+static int flip(struct fdn_sentinel *s, const char *group, const char *reason, const char *who, uint64_t *epoch)
+{
+    int rc = fdn_flags_flip(s->flags, group, reason, who, epoch);
+    return reopened(s, rc) ? fdn_flags_flip(s->flags, group, reason, who, epoch) : rc;
 }
 
 static struct fdn_rollback *remembered(struct fdn_sentinel *s, const char *group)
@@ -115,6 +128,8 @@ void fdn_trip_watch(struct fdn_sentinel *s, struct fdn_watch *w, bool dry, const
         groups[i].already = false;
         fdn_etf_atom(w->spec.groups[i], groups[i].name);
         groups[i].rc = fdn_flags_group_state(s->flags, groups[i].name, &groups[i].epoch, &groups[i].already);
+        if (groups[i].already) /* in the file that stands there now, too? */
+            groups[i].rc = group_state(s, groups[i].name, &groups[i].epoch, &groups[i].already);
         if (!dry && !(groups[i].rc == 0 && groups[i].already))
             groups[i].rc = flip(s, groups[i].name, reason, s->conf.node, &groups[i].epoch);
     }
@@ -152,6 +167,9 @@ int fdn_trip_rollback(struct fdn_sentinel *s, const char *group, const char *rea
 
 int fdn_trip_rearm(struct fdn_sentinel *s, const char *group, uint64_t epoch, const char *who)
 {
+    uint64_t epoch_now;
+    bool rolled_back;
+    (void)group_state(s, group, &epoch_now, &rolled_back); /* of a file that was put in its place, if so */
     int rc = fdn_flags_unflip(s->flags, group, epoch, who);
     if (rc == 0) {
         fdn_log(&s->log, FDN_LOG_NOTICE, "rearm", "group=%s epoch=%llu who=%s", group, (unsigned long long)epoch, who);

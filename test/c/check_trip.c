@@ -77,6 +77,8 @@ static void setup_with(const char *audit_file)
     strcpy(conf.node, "us@localhost");
     strcpy(conf.cookie, "cookie");
     conf.nodes = fdn_calloc(1, sizeof *conf.nodes);
+    if (!conf.nodes)
+        abort();
     strcpy(conf.nodes[0], PEER);
     conf.node_count = 1;
     conf.flags_file = copy(flags_path);
@@ -238,6 +240,45 @@ START_TEST(replaced_file)
 }
 END_TEST
 
+/* The same where the old file says that there is nothing left to do. */
+START_TEST(replaced_after_a_rollback)
+{
+    static const char *const groups[] = {"g"};
+    uint64_t epoch;
+    char other[160];
+    struct fdn_flags *theirs;
+    struct fdn_watch *w = watch(groups, 1);
+    ck_assert_int_eq(fdn_trip_rollback(s, "g", "why", "who", &epoch), 0);
+    support_path(other, sizeof other, dir, "other");
+    ck_assert_int_eq(fdn_flags_open(&theirs, other, FDN_FLAGS_CREATE), 0);
+    ck_assert_int_eq(fdn_flags_declare(theirs, "f", "g", true, 1, NULL), 0);
+    ck_assert_int_eq(rename(other, flags_path), 0);
+    fdn_flags_close(witness);
+    witness = theirs;
+    fdn_trip_watch(s, w, false, "boom");
+    ck_assert(rolled_back("g"));
+}
+END_TEST
+
+/* A re-arm is for the file that stands there now. */
+START_TEST(replaced_before_a_rearm)
+{
+    uint64_t epoch, epoch2;
+    char other[160];
+    struct fdn_flags *theirs;
+    ck_assert_int_eq(fdn_trip_rollback(s, "g", "why", "who", &epoch), 0);
+    support_path(other, sizeof other, dir, "other");
+    ck_assert_int_eq(fdn_flags_open(&theirs, other, FDN_FLAGS_CREATE), 0);
+    ck_assert_int_eq(fdn_flags_declare(theirs, "f", "g", true, 1, NULL), 0);
+    ck_assert_int_eq(fdn_flags_flip(theirs, "g", "why", "who", &epoch2), 0);
+    ck_assert_int_eq(rename(other, flags_path), 0);
+    fdn_flags_close(witness);
+    witness = theirs;
+    ck_assert_int_eq(fdn_trip_rearm(s, "g", epoch2, "who"), 0);
+    ck_assert(!rolled_back("g"));
+}
+END_TEST
+
 START_TEST(unknown_group)
 {
     uint64_t epoch;
@@ -271,6 +312,8 @@ int main(void)
     tcase_add_test(t, all_groups_before_any_line);
     tcase_add_test(t, dry_run);
     tcase_add_test(t, replaced_file);
+    tcase_add_test(t, replaced_after_a_rollback);
+    tcase_add_test(t, replaced_before_a_rearm);
     tcase_add_test(t, unknown_group);
     tcase_add_test(t, replay);
     suite_add_tcase(suite, t);
