@@ -271,6 +271,8 @@ static int write_locked(fdn_store *store, fdn_store_op *ops, job *j, bool wait, 
     int rc = fdn_store_writable(store);
     if (rc == 0)
         rc = check(store, ops, j, result);
+    /* An answer that writes nothing stands on what others have written, and waits for that as for its own. */
+    result->lsn = store->next_lsn - 1;
     if (rc != 0 || j->writes == 0)
         return rc;
     work *single = NULL;

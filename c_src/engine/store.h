@@ -101,7 +101,7 @@ typedef struct fdn_store_result {
     size_t conflict;  /* FDN_ESTALE: index of the op whose condition does not hold, */
     bool absent;      /* and what is there: nothing, */
     uint64_t version; /* or this version */
-    uint64_t lsn;     /* last LSN of this write; for fdn_store_sync_to */
+    uint64_t lsn;     /* for fdn_store_sync_to: last LSN of this write, or of what an answer without a write stands on */
 } fdn_store_result;
 
 /*

@@ -261,6 +261,12 @@ int fdn_segment_emit(fdn_segment *segment, uint64_t offset, const struct iovec *
 
 int fdn_segment_flush(fdn_segment *segment, uint64_t from, uint64_t to)
 {
+    struct stat st;
+    /* Writes through the descriptor do not fault where somebody has cut the file: they leave a hole. */
+    if (fstat(segment->fd, &st) != 0)
+        return fdn_errno();
+    if ((uint64_t)st.st_size < atomic_load(&segment->file_bytes))
+        return FDN_EFAULTED;
     if (!segment->mapped_writes)
         return fdatasync(segment->fd) == 0 ? 0 : errno;
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -272,10 +278,13 @@ int fdn_segment_flush(fdn_segment *segment, uint64_t from, uint64_t to)
 
 int fdn_segment_trim(fdn_segment *segment, uint64_t end)
 {
-    if (ftruncate(segment->fd, (off_t)end) != 0)
-        return errno;
-    segment->file_bytes = end;
-    return 0;
+    /* In this order: a flush at the same time must not take the cut for somebody else's. */
+    uint64_t before = atomic_exchange(&segment->file_bytes, end);
+    if (ftruncate(segment->fd, (off_t)end) == 0)
+        return 0;
+    int rc = fdn_errno();
+    atomic_store(&segment->file_bytes, before);
+    return rc;
 }
 
 int fdn_store_unlink(fdn_store *store, fdn_segment *segment)
@@ -288,12 +297,14 @@ int fdn_store_unlink(fdn_store *store, fdn_segment *segment)
 int fdn_store_lock(fdn_store *store, fdn_store_place *place)
 {
     char text[32] = {0};
-    int fd = openat(store->dir_fd, LOCK_NAME, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    /* The directory is locked too, where the file system can do that: files called "lock" get tidied away. */
+    bool held = flock(store->dir_fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    int fd = openat(store->dir_fd, LOCK_NAME, held ? O_RDONLY | O_CLOEXEC : O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     snprintf(place->path, sizeof place->path, "%s/%s", store->path, LOCK_NAME);
     if (fd < 0)
-        return errno;
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        int rc = errno == EWOULDBLOCK ? FDN_ELOCKED : errno;
+        return held ? FDN_ELOCKED : fdn_errno();
+    if (held || flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        int rc = held || errno == EWOULDBLOCK ? FDN_ELOCKED : fdn_errno();
         if (pread(fd, text, sizeof text - 1, 0) > 0)
             place->pid = strtol(text, NULL, 10);
         close(fd);

@@ -29,8 +29,8 @@ typedef struct fdn_segment {
     uint64_t map_size;
     int guard;
     bool mapped_writes;
-    uint64_t end;        /* behind the last record; log */
-    uint64_t file_bytes; /* size of the file; log */
+    uint64_t end;                /* behind the last record; log */
+    _Atomic uint64_t file_bytes; /* size of the file; changed under log */
     /* Live bytes: changed under log and index, read under log. */
     uint64_t live;  /* of PUTs that the index points to */
     uint64_t tombs; /* of DELETEs that the index points to */

@@ -206,11 +206,24 @@ static int flush_active(fdn_store *store)
     return 0;
 }
 
-int fdn_store_sync_to(fdn_store *store, uint64_t lsn)
+/* Up to what somebody waits: an LSN, or a place, since copies of compaction have no LSN of their own. Under sync. */
+typedef struct {
+    uint64_t lsn;
+    uint64_t number;
+    uint64_t offset;
+} goal;
+
+static bool reached(const fdn_store *store, const goal *g)
+{
+    return store->durable_lsn >= g->lsn &&
+           (store->durable_number > g->number || (store->durable_number == g->number && store->durable_offset >= g->offset));
+}
+
+static int sync_until(fdn_store *store, const goal *g)
 {
     int rc = 0;
     pthread_mutex_lock(&store->sync);
-    while (store->durable_lsn < lsn && rc == 0) {
+    while (!reached(store, g) && rc == 0) {
         rc = fdn_store_writable(store);
         if (rc != 0)
             break;
@@ -225,17 +238,27 @@ int fdn_store_sync_to(fdn_store *store, uint64_t lsn)
         store->flushing = false;
         pthread_cond_broadcast(&store->synced);
     }
-    if (store->durable_lsn >= lsn)
+    if (reached(store, g))
         rc = 0;
     pthread_mutex_unlock(&store->sync);
     return rc;
 }
 
+int fdn_store_sync_to(fdn_store *store, uint64_t lsn)
+{
+    goal g = {.lsn = lsn};
+    return sync_until(store, &g);
+}
+
 int fdn_store_sync(fdn_store *store)
 {
+    goal g = {0};
     pthread_mutex_lock(&store->log);
     int rc = fdn_store_writable(store);
-    uint64_t lsn = store->next_lsn - 1;
+    if (rc == 0) {
+        const fdn_segment *active = fdn_store_active(store);
+        g = (goal){store->next_lsn - 1, active->header.number, active->end};
+    }
     pthread_mutex_unlock(&store->log);
-    return rc != 0 ? rc : fdn_store_sync_to(store, lsn);
+    return rc != 0 ? rc : sync_until(store, &g);
 }

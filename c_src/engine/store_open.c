@@ -172,9 +172,10 @@ static int seal_last(fdn_store *store, bool sealed)
         int rc = fdn_store_mark(store, FDN_RECORD_SEAL, last->end);
         if (rc != 0)
             return atomic_load(&store->failed);
-        if (fdatasync(last->fd) != 0)
-            return errno;
     }
+    /* Also what was sealed: its writer may have been killed before the seal, and all in front of it, were on disk. */
+    if (fdatasync(last->fd) != 0)
+        return fdn_errno();
     if (last->file_bytes > last->end)
         (void)fdn_segment_trim(last, last->end);
     return 0;

@@ -165,6 +165,48 @@ START_TEST(a_second_opener_is_told_who_holds_it)
 }
 END_TEST
 
+/* Somebody tidies up "a stale lock". */
+START_TEST(the_lock_holds_without_its_file)
+{
+    fdn_store_options options = small_store(dir, FDN_STORE_ASYNC);
+    fdn_store *s = opened(&options), *other = NULL;
+    fdn_store_place place;
+    char path[128];
+    snprintf(path, sizeof path, "%s/lock", dir);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(fdn_store_open(&options, &other, &place), FDN_ELOCKED);
+    fdn_store_free(s);
+    s = opened(&options);
+    fdn_store_free(s);
+}
+END_TEST
+
+/* In sync mode: "it is gone" is no answer while the delete that made it so is not on disk, nor is "the condition holds". */
+START_TEST(what_writes_nothing_waits_for_what_it_saw)
+{
+    fdn_store_options options = small_store(dir, FDN_STORE_SYNC);
+    fdn_store *s = opened(&options);
+    fdn_store_info info;
+    fdn_store_result result;
+    uint8_t k[32];
+    fdn_store_op op = {.kind = FDN_STORE_DELETE, .key = k, .key_len = key_term(k, 1)};
+    ck_assert_int_eq(put(s, 1, 1, 100, true, NULL), 0);
+    ck_assert_int_eq(erase(s, 1, true), 0);
+    fdn_store_get_info(s, &info);
+    ck_assert_uint_gt(info.lsn, info.durable_lsn);
+    ck_assert_int_eq(fdn_store_write(s, &op, 1, true, &result), 0);
+    ck_assert_uint_eq(result.lsn, info.lsn);
+    op.kind = FDN_STORE_EXPECT;
+    op.condition = FDN_STORE_ABSENT;
+    ck_assert_int_eq(fdn_store_write(s, &op, 1, true, &result), 0);
+    ck_assert_uint_eq(result.lsn, info.lsn);
+    ck_assert_int_eq(fdn_store_sync_to(s, result.lsn), 0);
+    fdn_store_get_info(s, &info);
+    ck_assert_uint_eq(info.lsn, info.durable_lsn);
+    fdn_store_free(s);
+}
+END_TEST
+
 START_TEST(directories_that_cannot_be_used)
 {
     fdn_store_options options = small_store("/nonexistent/fdn", FDN_STORE_ASYNC);
@@ -393,6 +435,25 @@ START_TEST(a_file_cut_under_us_turns_the_store_read_only)
 }
 END_TEST
 
+/* Writes through a descriptor do not notice it, and would go on into a file without a beginning. */
+START_TEST(a_file_cut_under_us_is_never_acknowledged)
+{
+    fdn_store_options options = small_store(dir, _i);
+    fdn_store *s = opened(&options);
+    char path[128];
+    ck_assert_int_eq(put(s, 1, 1, 100, true, NULL), 0);
+    ck_assert_int_eq(fdn_store_sync(s), 0);
+    snprintf(path, sizeof path, "%s/seg-0000000000000001.fdn", dir);
+    ck_assert_int_eq(truncate(path, 0), 0);
+    int rc = put(s, 2, 1, 100, true, NULL);
+    if (rc == 0)
+        rc = fdn_store_sync(s);
+    ck_assert_msg(rc == FDN_EREADONLY, "%s", fdn_error_name(rc));
+    ck_assert_int_eq(fdn_store_failed(s), FDN_EFAULTED);
+    fdn_store_free(s);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store");
@@ -404,12 +465,15 @@ int main(void)
     tcase_add_test(tc, one_key_twice_in_a_batch);
     tcase_add_test(tc, sizes_have_limits);
     tcase_add_test(tc, a_second_opener_is_told_who_holds_it);
+    tcase_add_test(tc, the_lock_holds_without_its_file);
+    tcase_add_test(tc, what_writes_nothing_waits_for_what_it_saw);
     tcase_add_test(tc, directories_that_cannot_be_used);
     tcase_add_loop_test(tc, model_through_rotation_compaction_and_kills, 0, 6);
     tcase_add_test(tc, tombstones_go_when_their_work_is_done);
     tcase_add_loop_test(tc, max_bytes_is_kept_and_nothing_is_lost, 0, 2);
     tcase_add_test(tc, scan_while_the_table_grows);
     tcase_add_test(tc, a_file_cut_under_us_turns_the_store_read_only);
+    tcase_add_loop_test(tc, a_file_cut_under_us_is_never_acknowledged, 0, 2);
     suite_add_tcase(suite, tc);
     SRunner *r = srunner_create(suite);
     fixture_begin();

@@ -18,8 +18,11 @@ static int faulty_call, fault_errno;
 static long fault_countdown = -1; /* calls of that kind until the one that fails; negative: none */
 static bool short_write;
 static fdn_store *running; /* single-threaded run in progress */
-static int flushes;        /* since the last segment got its name */
-static bool unsafe_order;  /* a file got its name, or went, before what it depends on was on disk */
+static bool opening;
+static int flushes;       /* since the last segment got its name */
+static bool unsafe_order; /* a file got its name, or went, before what it depends on was on disk */
+/* By descriptor: bytes that only the page cache has, of stores that write through descriptors. */
+static bool unflushed[1024];
 
 static bool fails(int call)
 {
@@ -39,6 +42,7 @@ ssize_t pwrite(int fd, const void *buf, size_t n, off_t at)
 
 ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t at)
 {
+    unflushed[fd] = true;
     if (fails(PWRITEV))
         return refuse();
     /* A kernel may write less than it was given. */
@@ -50,6 +54,7 @@ ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t at)
 int fdatasync(int fd)
 {
     flushes++;
+    unflushed[fd] = false;
     return (int)(fails(FDATASYNC) ? refuse() : syscall(SYS_fdatasync, fd));
 }
 
@@ -73,7 +78,7 @@ int posix_fallocate(int fd, off_t at, off_t len)
 
 int renameat(int from_dir, const char *from, int to_dir, const char *to)
 {
-    unsafe_order |= running && flushes == 0;
+    unsafe_order |= (running || opening) && flushes == 0;
     flushes = 0;
     return (int)(fails(RENAME) ? refuse() : syscall(SYS_renameat2, from_dir, from, to_dir, to, 0));
 }
@@ -85,6 +90,8 @@ int unlinkat(int dir_fd, const char *name, int flags)
             fdn_store_info info;
             fdn_store_get_info(running, &info);
             unsafe_order |= info.durable_lsn != info.lsn;
+            for (size_t fd = 0; fd < sizeof unflushed; fd++)
+                unsafe_order |= unflushed[fd];
         }
         if (fails(UNLINK))
             return (int)refuse();
@@ -190,6 +197,7 @@ START_TEST(every_system_call_fails_once)
             continue;
         }
         running = s;
+        memset(unflushed, 0, sizeof unflushed);
         run(s, durability, &h);
         running = NULL;
         ck_assert(!unsafe_order);
@@ -227,6 +235,53 @@ START_TEST(every_system_call_fails_once)
     bool expected = !(call == PWRITEV && durability == FDN_STORE_ASYNC) && !(call == FDATASYNC && durability == FDN_STORE_ASYNC) &&
                     !(call == MSYNC && durability == FDN_STORE_SYNC);
     ck_assert_msg((faults > 0) == expected, "call %d in mode %d: %ld faults", call, durability, faults);
+}
+END_TEST
+
+/* A kill between a seal and its flush leaves a whole segment that only the page cache has; what is opened behind it must not be on disk
+ * before it. */
+START_TEST(a_seal_that_was_never_flushed)
+{
+    fdn_store *s = NULL;
+    fdn_store_place place;
+    fdn_store_options options = small_store(dir, _i);
+    ck_assert_int_eq(fdn_store_open(&options, &s, &place), 0);
+    ck_assert_int_eq(put(s, 1, 1, VALUE, true, NULL), 0);
+    fdn_store_free(s);
+    copy_dir(dir, image);
+    options.path = image;
+    flushes = 0;
+    opening = true;
+    ck_assert_int_eq(fdn_store_open(&options, &s, &place), 0);
+    opening = false;
+    ck_assert(!unsafe_order);
+    fdn_store_free(s);
+}
+END_TEST
+
+/* Copies have no LSN of their own: that everything up to the last LSN is on disk does not mean that they are. */
+START_TEST(copies_are_on_disk_before_the_original_goes)
+{
+    fdn_store *s = NULL;
+    fdn_store_place place;
+    fdn_store_info info;
+    fdn_store_options options = small_store(dir, _i);
+    bool more = true;
+    ck_assert_int_eq(fdn_store_open(&options, &s, &place), 0);
+    for (unsigned i = 0; i < 100; i++)
+        ck_assert_int_eq(put(s, i < 50 && i % 10 == 0 ? i : 99, i, VALUE, true, NULL), 0);
+    ck_assert_int_eq(fdn_store_sync(s), 0);
+    running = s;
+    while (more) {
+        memset(unflushed, 0, sizeof unflushed);
+        ck_assert_int_eq(fdn_store_maintain(s, 1 << 20, &more), 0);
+    }
+    running = NULL;
+    fdn_store_get_info(s, &info);
+    ck_assert_uint_gt(info.copied_bytes, 0);
+    ck_assert_uint_gt(info.compactions, 0);
+    ck_assert(!unsafe_order);
+    fdn_store_free(s);
 }
 END_TEST
 
@@ -290,6 +345,8 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_set_timeout(tc, 240);
     tcase_add_loop_test(tc, every_system_call_fails_once, 0, 2 * (int)(sizeof kinds / sizeof *kinds));
+    tcase_add_loop_test(tc, a_seal_that_was_never_flushed, 0, 2);
+    tcase_add_loop_test(tc, copies_are_on_disk_before_the_original_goes, 0, 2);
     tcase_add_test(tc, every_allocation_fails_once);
     suite_add_tcase(suite, tc);
     SRunner *r = srunner_create(suite);
