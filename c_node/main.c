@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/fdn_alloc.h"
+#include "base/fdn_file.h"
 #include "c_node/port.h"
 #include "c_node/sentinel.h"
 
@@ -136,6 +137,9 @@ int main(int argc, char **argv)
     struct fdn_config conf;
     struct fdn_config_error error = {""};
     struct fdn_port port;
+    /* Nothing that is opened below may become standard error, which is written to. */
+    if (fdn_file_hold_standard() != 0)
+        return FDN_EXIT_INTERNAL;
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN); /* the end of a terminal ends the VM; that is when we are needed */
     int rc = parse(argc, argv, &o);

@@ -15,7 +15,8 @@
     refused_files_stop_the_application/1,
     no_space/1,
     upgrade_under_readers/1,
-    command_line/1
+    command_line/1,
+    command_line_without_standard_files/1
 ]).
 %% In the peers.
 -export([read_for/2, set_forever/2, start_readers/2, tell_subscribed/2]).
@@ -35,7 +36,8 @@ all() ->
         refused_files_stop_the_application,
         no_space,
         upgrade_under_readers,
-        command_line
+        command_line,
+        command_line_without_standard_files
     ].
 
 init_per_testcase(_, Config) ->
@@ -401,6 +403,38 @@ mapped(Peer) ->
     {ok, Text} = file:read_file("/proc/" ++ os_pid(Peer) ++ "/maps"),
     {match, Lines} = re:run(Text, "([0-9]+)\\s+/\\S*foundation_flags\\.so", [global, {capture, [1], list}]),
     lists:usort([Inode || [Inode] <- Lines]).
+
+%% A daemon may start it without standard files. The flag file must not take their place, and be printed into.
+command_line_without_standard_files(Config) ->
+    Path = ?config(path, Config),
+    Peer = vm(Path),
+    ok = call(Peer, ?F, declare, [a, #{group => g}]),
+    fdn_test:stop_peer(Peer),
+    Closed = ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"],
+    [
+        begin
+            {Status, _} = shell_tool(Path, Args, How),
+            Expected =
+                case string:find(How, " >&-") =/= nomatch orelse hd(How) =:= $> of
+                    true -> [3];
+                    false -> [0, 1]
+                end,
+            ?assert(lists:member(Status, Expected), {How, Args, Status}),
+            ?assertEqual({How, Args, {0, "sound: 1 of 1024 flags in 1 groups\n"}}, {How, Args, tool(Path, ["verify"])})
+        end
+     || How <- Closed, Args <- ["rollback g " ++ lists:duplicate(40, $x), "--json get a"]
+    ],
+    [shell_tool(Path, "get nothing", How) || How <- Closed],
+    ?assertMatch({0, _}, tool(Path, ["verify"])),
+    %% What cannot be printed shows in the exit status.
+    [
+        ?assertMatch({Args, {3, _}}, {Args, shell_tool(Path, Args, ">/dev/full")})
+     || Args <- ["list", "get a", "--json list", "--help", "--version", "rollback g x", "--json get nothing"]
+    ].
+
+shell_tool(Path, Args, Redirections) ->
+    Command = "exec \"$0\" --file \"$1\" " ++ Args ++ " " ++ Redirections,
+    fdn_test:run("/bin/sh", ["-c", Command, foundation_nif:priv_file("foundation-flags"), Path]).
 
 command_line(Config) ->
     Path = ?config(path, Config),

@@ -29,6 +29,9 @@ typedef struct {
 /* The commands, ended by one without a name. */
 extern const cli_command cli_commands[];
 
+/* What was printed has arrived: CLI_DONE, or CLI_FILE where standard output does not take it, said on standard error. */
+int cli_flush(void);
+
 /* A line of text, or with --json one JSON value in one line; takes the value over. CLI_FILE where standard output takes it not. */
 int cli_print(const cli_options *o, json_t *value, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fdn_file.h"
 #include "cli/cli.h"
 
 static void help(FILE *to)
@@ -40,6 +41,8 @@ int main(int argc, char **argv)
     };
     cli_options o = {getenv("FOUNDATION_FLAGS_FILE"), false};
     int c;
+    if (fdn_file_hold_standard() != 0)
+        return CLI_FILE;
     while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1) {
         switch (c) {
         case 'f':
@@ -50,10 +53,10 @@ int main(int argc, char **argv)
             break;
         case 'h':
             help(stdout);
-            return CLI_DONE;
+            return cli_flush();
         case 'v':
             puts("foundation-flags " FDN_VERSION);
-            return CLI_DONE;
+            return cli_flush();
         default:
             return usage();
         }

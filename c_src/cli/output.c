@@ -5,7 +5,7 @@
 
 #include "cli/cli.h"
 
-static int flush(void)
+int cli_flush(void)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
         return CLI_DONE;
@@ -23,7 +23,7 @@ static int print_json(json_t *value)
     }
     puts(text);
     free(text);
-    return flush();
+    return cli_flush();
 }
 
 int cli_print(const cli_options *o, json_t *value, const char *format, ...)
@@ -35,7 +35,7 @@ int cli_print(const cli_options *o, json_t *value, const char *format, ...)
     va_start(args, format);
     vprintf(format, args);
     va_end(args);
-    return flush();
+    return cli_flush();
 }
 
 int cli_fail(const cli_options *o, int exit_code, const char *word, const char *format, ...)

@@ -13,6 +13,7 @@
 #include "base/fdn_alloc.h"
 #include "base/fdn_clock.h"
 #include "base/fdn_error.h"
+#include "base/fdn_file.h"
 #include "base/fdn_guard.h"
 #include "base/fdn_hash.h"
 #include "engine/store_internal.h"
@@ -117,7 +118,7 @@ int fdn_segment_create(fdn_store *store, uint64_t number, uint64_t capacity, uin
     fdn_segment_write_header(page, h);
     (void)unlinkat(store->dir_fd, TEMPORARY, 0);
     segment->fd = openat(store->dir_fd, TEMPORARY, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    int rc = segment->fd < 0 ? errno : posix_fallocate(segment->fd, 0, (off_t)capacity);
+    int rc = segment->fd < 0 ? errno : fdn_file_allocate(segment->fd, capacity);
     if (rc == 0)
         rc = write_all(segment->fd, page, FDN_SEGMENT_HEADER, 0);
     if (rc == 0 && fsync(segment->fd) != 0)

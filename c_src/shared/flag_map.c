@@ -12,6 +12,7 @@
 #include "base/fdn_alloc.h"
 #include "base/fdn_clock.h"
 #include "base/fdn_error.h"
+#include "base/fdn_file.h"
 #include "base/fdn_guard.h"
 #include "base/fdn_hash.h"
 #include "shared/flag_map_private.h"
@@ -120,7 +121,7 @@ static int fill_new(int fd)
     h->group_capacity = FDN_FLAG_GROUP_CAPACITY;
     h->file_bytes = fdn_flag_file_bytes(h->flag_capacity, h->group_capacity);
     h->checksum = header_checksum(h);
-    int rc = posix_fallocate(fd, 0, (off_t)h->file_bytes);
+    int rc = fdn_file_allocate(fd, h->file_bytes);
     if (rc == 0)
         rc = write_all(fd, h, sizeof *h);
     if (rc == 0 && fsync(fd) != 0)
@@ -129,28 +130,46 @@ static int fill_new(int fd)
     return rc;
 }
 
+/* Filled and linked under its name, unless there is one of that name: another process was faster, and its file is as good. */
+static int fill_and_link(int fd, int from_dir, const char *from, int dir, const char *base, int flags)
+{
+    int rc = fill_new(fd);
+    if (rc == 0 && linkat(from_dir, from, dir, base, flags) != 0 && errno != EEXIST)
+        rc = fdn_errno();
+    return rc;
+}
+
 /*
- * A complete file appears under its name at once: written under a temporary name, then linked, which fails where another process was
- * faster (whose file is then as good).
+ * A complete file appears under its name at once. It has no name until then where the system can do that, so that a creator that is
+ * killed leaves nothing; otherwise a temporary one.
  */
 static int create_file(int dir, const char *base)
 {
     char temp[300];
     uint64_t unique;
-    fdn_random(&unique, sizeof unique);
-    int n = snprintf(temp, sizeof temp, "%s.new.%016llx", base, (unsigned long long)unique);
-    if (n < 0 || (size_t)n >= sizeof temp)
-        return ENAMETOOLONG;
-    int fd = openat(dir, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return fdn_errno();
-    int rc = fill_new(fd);
-    if (rc == 0 && linkat(dir, temp, dir, base, 0) != 0 && errno != EEXIST)
-        rc = fdn_errno();
-    unlinkat(dir, temp, 0);
+    int rc = ENOTSUP, fd = -1;
+#ifdef O_TMPFILE
+    fd = openat(dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    if (fd >= 0) {
+        snprintf(temp, sizeof temp, "/proc/self/fd/%d", fd);
+        rc = access(temp, F_OK) == 0 ? fill_and_link(fd, AT_FDCWD, temp, dir, base, AT_SYMLINK_FOLLOW) : ENOTSUP;
+        close(fd);
+    }
+#endif
+    if (rc == ENOTSUP) {
+        fdn_random(&unique, sizeof unique);
+        int n = snprintf(temp, sizeof temp, "%s.new.%016llx", base, (unsigned long long)unique);
+        if (n < 0 || (size_t)n >= sizeof temp)
+            return ENAMETOOLONG;
+        fd = openat(dir, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return fdn_errno();
+        rc = fill_and_link(fd, dir, temp, dir, base, 0);
+        unlinkat(dir, temp, 0);
+        close(fd);
+    }
     if (rc == 0 && fsync(dir) != 0)
         rc = fdn_errno();
-    close(fd);
     return rc;
 }
 

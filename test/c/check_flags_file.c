@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +20,15 @@ extern long fdn_alloc_budget;
 #endif
 
 static char buf[400];
+
+/* In place of the C library's. */
+static bool die_in_fsync;
+int fsync(int fd)
+{
+    if (die_in_fsync)
+        (void)kill(getpid(), SIGKILL);
+    return (int)syscall(SYS_fsync, fd);
+}
 
 static int try_open(const char *name, unsigned mode)
 {
@@ -367,6 +378,52 @@ START_TEST(no_space_is_said_and_leaves_nothing)
 }
 END_TEST
 
+START_TEST(a_killed_creator_leaves_nothing)
+{
+    char sub[300], name[320];
+    int status = 0;
+    support_path(sub, sizeof sub, dir, "sub");
+    ck_assert_int_eq(mkdir(sub, 0700), 0);
+    support_path(name, sizeof name, sub, "flags");
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        die_in_fsync = true;
+        (void)try_open(name, FDN_FLAGS_CREATE);
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    snprintf(buf, sizeof buf, "test -z \"$(ls -A '%s')\"", sub);
+    ck_assert_int_eq(system(buf), 0); /* NOLINT(cert-env33-c) */
+    ck_assert_int_eq(try_open(name, FDN_FLAGS_CREATE), 0);
+    unlink(name);
+    rmdir(sub);
+}
+END_TEST
+
+/* Where files may not be that large it is an error, not the signal that ends the process. */
+START_TEST(a_limit_on_the_size_of_files_is_an_error)
+{
+    char sub[300], name[320];
+    struct rlimit limit = {65536, RLIM_INFINITY};
+    int status = 0;
+    support_path(sub, sizeof sub, dir, "sub");
+    ck_assert_int_eq(mkdir(sub, 0700), 0);
+    support_path(name, sizeof name, sub, "flags");
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        setrlimit(RLIMIT_FSIZE, &limit);
+        fdn_flags *g = NULL;
+        _exit(fdn_flags_open(&g, name, FDN_FLAGS_CREATE) == EFBIG ? 0 : 1);
+    }
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
+    ck_assert_int_eq(rmdir(sub), 0);
+}
+END_TEST
+
 #ifdef FDN_ALLOC_FAULTS
 START_TEST(no_memory_is_an_error)
 {
@@ -414,6 +471,8 @@ int main(void)
     tcase_add_test(tc, detached_reads_off);
     tcase_add_test(tc, a_held_lock_is_busy_and_dies_with_its_holder);
     tcase_add_test(tc, no_space_is_said_and_leaves_nothing);
+    tcase_add_test(tc, a_killed_creator_leaves_nothing);
+    tcase_add_test(tc, a_limit_on_the_size_of_files_is_an_error);
 #ifdef FDN_ALLOC_FAULTS
     tcase_add_test(tc, no_memory_is_an_error);
 #endif
