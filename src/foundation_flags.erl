@@ -68,10 +68,14 @@ declare(Flag, Options) ->
     end.
 
 call_declare(Flag, Options) ->
+    call({declare, Flag, Options}).
+
+%% The server stops with the application, before or during the call; or it crashes, and nobody knows what it has done.
+call(Request) ->
     try
-        gen_server:call(?SERVER, {declare, Flag, Options}, infinity)
+        gen_server:call(?SERVER, Request, infinity)
     catch
-        exit:{noproc, _} -> {error, closed}
+        exit:{_, {gen_server, call, _}} -> {error, closed}
     end.
 
 %% @doc Whether the flag is on. False for percentage flags, unknown flags, and after a rollback. Two loads; about the cost of calling
@@ -277,16 +281,16 @@ rearm(Group, Epoch) ->
 %%
 %% They tell of values in force: a rollback sends `rolled_back' first, then `changed' for every flag that it turned off. Changes that
 %% follow each other within milliseconds may be told as one, the last. `Reason' is `undefined' where its writer died before it could
-%% say. The subscription ends with the caller, and outlives a crash of the server. Exits with `noproc' where the application does not
-%% run.
--spec subscribe() -> ok.
+%% say. The subscription ends with the caller, and outlives a crash of the server; when the application stops, all end. `{error, closed}'
+%% where it does not run.
+-spec subscribe() -> ok | {error, closed}.
 subscribe() ->
-    gen_server:call(?SERVER, {subscribe, self()}, infinity).
+    call({subscribe, self()}).
 
 %% @doc End the caller's subscription.
--spec unsubscribe() -> ok.
+-spec unsubscribe() -> ok | {error, closed}.
 unsubscribe() ->
-    gen_server:call(?SERVER, {unsubscribe, self()}, infinity).
+    call({unsubscribe, self()}).
 
 %% ---- for the server ---------------------------------------------------------------------------------------------------------------
 

@@ -107,7 +107,6 @@ open(Name, Options) ->
 start_owner(Name, Normal) ->
     try supervisor:start_child(?SUP, [Name, Normal]) of
         {ok, _Owner} -> opened(Name);
-        {error, {already_started, _Owner}} -> opened(Name);
         {error, _} = Error -> Error
     catch
         exit:{noproc, _} -> {error, {not_started, foundation_native}}

@@ -5,13 +5,19 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/2, closed/1]).
--export([init/3, init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export([start_link/2, start_link/3, closed/1]).
+-export([init/4, init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 %% `Normal' comes from foundation_snapshot:normalise/2.
 -spec start_link(foundation_snapshot:name(), tuple()) -> {ok, pid()} | {error, term()}.
 start_link(Name, Normal) ->
-    proc_lib:start_link(?MODULE, init, [self(), Name, Normal]).
+    start_link(linked, Name, Normal).
+
+%% `ours': under foundation_snapshot_sup. There a store that has a living owner is no failure: while the supervisor was about to restart
+%% a dead owner, an open/2 may have started its successor, and a restart that fails is repeated until the supervisor gives up.
+-spec start_link(ours | linked, foundation_snapshot:name(), tuple()) -> {ok, pid()} | {error, term()}.
+start_link(Whose, Name, Normal) ->
+    proc_lib:start_link(?MODULE, init, [self(), Whose, Name, Normal]).
 
 %% Tell the owner that its store was closed, and wait until it has stopped.
 -spec closed(pid()) -> ok.
@@ -25,13 +31,15 @@ closed(Owner) ->
     end.
 
 %% Started by proc_lib, so that a start that fails sends its starter an answer and no exit signal.
-init(Parent, Name, {Path, Durability, Interval, SegmentBytes, MaxBytes}) ->
+init(Parent, Whose, Name, {Path, Durability, Interval, SegmentBytes, MaxBytes}) ->
     process_flag(trap_exit, true),
     case foundation_snapshot:open_nif(Name, Path, Durability, Interval, SegmentBytes, MaxBytes, zeros_equal(), self()) of
         {ok, Store} ->
             report_cut(Name, Store),
             proc_lib:init_ack(Parent, {ok, self()}),
             gen_server:enter_loop(?MODULE, [], {Name, Store});
+        {already_started, _Living} when Whose =:= ours ->
+            proc_lib:init_ack(Parent, {ok, self()});
         Failed ->
             unlink(Parent),
             proc_lib:init_ack(Parent, {error, reason(Failed)})

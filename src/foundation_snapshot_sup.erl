@@ -12,7 +12,7 @@ start_link() ->
 init([]) ->
     Owner = #{
         id => owner,
-        start => {foundation_snapshot_owner, start_link, []},
+        start => {foundation_snapshot_owner, start_link, [ours]},
         restart => transient,
         shutdown => infinity
     },

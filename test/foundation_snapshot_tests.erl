@@ -366,6 +366,32 @@ t_a_store_outlives_its_caller_and_its_owner(Dir) ->
     ok = ?S:close(S),
     ?assertEqual(undefined, ?S:whereis(test_store)).
 
+%% An open that is in the supervisor's queue before the news of the owner's death takes the store over; the restart that follows finds
+%% it owned. Other stores must not notice.
+t_open_races_the_restart_of_the_owner(Dir) ->
+    {ok, Other} = ?S:open(other_store, #{path => filename:join(Dir, "other")}),
+    with_store(Dir, fun(S) ->
+        {ok, _} = ?S:save(S, k, v),
+        #{owner := Owner} = ?S:info(S),
+        Sup = erlang:whereis(foundation_snapshot_sup),
+        ok = sys:suspend(Sup),
+        {Opener, Monitor} = spawn_monitor(fun() -> {ok, S} = open(Dir) end),
+        fdn_test:await(fun() -> process_info(Sup, message_queue_len) =:= {message_queue_len, 1} end),
+        exit(Owner, kill),
+        fdn_test:await(fun() -> process_info(Sup, message_queue_len) =:= {message_queue_len, 2} end),
+        ok = sys:resume(Sup),
+        receive {'DOWN', Monitor, process, Opener, Reason} -> ?assertEqual(normal, Reason) end,
+        #{owner := New} = ?S:info(S),
+        ?assertNotEqual(Owner, New),
+        fdn_test:await(fun() -> [New] =:= [P || {_, P, _, _} <- supervisor:which_children(Sup), P =/= owner(Other)] end),
+        ?assertEqual(Sup, erlang:whereis(foundation_snapshot_sup)),
+        ?assertEqual([{k, v}], ?S:lookup(S, k)),
+        ok = ?S:close(Other)
+    end).
+
+owner(Store) ->
+    maps:get(owner, ?S:info(Store)).
+
 t_supervised_owner(Dir) ->
     Spec = ?S:child_spec({test_store, #{path => Dir}}),
     {ok, Sup} = supervisor:start_link(?MODULE, []),

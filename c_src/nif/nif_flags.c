@@ -164,6 +164,7 @@ const fdn_part flags_part = {
     .destroy = destroy,
 };
 
+/* What takes the library's lock is dirty: open holds it while it works on files and waits for the watcher's thread. */
 static ErlNifFunc functions[] = {
     {"enabled", 1, enabled, 0},
     {"get", 1, get, 0},
@@ -171,7 +172,7 @@ static ErlNifFunc functions[] = {
     {"set_nif", 2, set, 0},
     {"open_nif", 1, flags_open, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"declare_nif", 4, flags_declare, ERL_NIF_DIRTY_JOB_IO_BOUND},
-    {"bind_nif", 3, flags_bind_nif, 0},
+    {"bind_nif", 3, flags_bind_nif, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"unbound_nif", 0, flags_unbound, 0},
     {"values_nif", 1, flags_values, 0},
     {"groups_nif", 1, flags_groups, 0},
@@ -181,8 +182,8 @@ static ErlNifFunc functions[] = {
     {"rearm_nif", 3, flags_rearm, 0},
     {"sync_nif", 0, flags_sync, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"looked_nif", 0, flags_looked, 0},
-    {"stash_nif", 1, flags_stash, 0},
-    {"stashed_nif", 0, flags_stashed, 0},
+    {"stash_nif", 1, flags_stash, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"stashed_nif", 0, flags_stashed, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"cohort_nif", 2, flags_cohort, 0},
     {"trust_cohorts_nif", 1, flags_trust_cohorts, 0},
 };

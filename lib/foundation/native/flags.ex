@@ -131,12 +131,13 @@ defmodule Foundation.Native.Flags do
 
   @doc """
   Has `{:foundation_flags, :changed, flag, value}` and `{:foundation_flags, :rolled_back, group, epoch, reason}` sent to the caller.
+  `{:error, :closed}` where the application does not run.
   """
-  @spec subscribe() :: :ok
+  @spec subscribe() :: :ok | {:error, :closed}
   defdelegate subscribe(), to: :foundation_flags
 
   @doc "Ends the caller's subscription."
-  @spec unsubscribe() :: :ok
+  @spec unsubscribe() :: :ok | {:error, :closed}
   defdelegate unsubscribe(), to: :foundation_flags
 
   defp absent(:undefined), do: nil
