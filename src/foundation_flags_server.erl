@@ -18,7 +18,7 @@
 -record(state, {
     path :: file:filename_all(),
     subscribers = #{} :: #{pid() => reference()},
-    values = #{} :: #{atom() => foundation_flags:value()},
+    values = #{} :: #{atom() => foundation_flags:value() | untold},
     epochs = #{} :: #{binary() => non_neg_integer()},
     late = #{} :: #{binary() => pos_integer()},
     %% the last rollback that a sentinel told of, in files other than ours
@@ -279,18 +279,16 @@ tell_values(#state{late = Late} = State) when map_size(Late) > 0 ->
     State;
 tell_values(#state{values = Old} = State) ->
     New = foundation_flags:list(),
+    %% An unknown flag reads false.
+    Changed = maps:filter(fun(Flag, Value) -> maps:get(Flag, Old, false) =/= Value end, New),
+    %% Who is killed in the middle of telling does not know who was told what: the next server tells it (again).
+    _ = map_size(Changed) =:= 0 orelse remember(State#state{values = maps:merge(Old, maps:map(fun(_, _) -> untold end, Changed))}),
     maps:foreach(
         fun(Flag, Value) ->
-            %% An unknown flag reads false.
-            case maps:get(Flag, Old, false) of
-                Value ->
-                    ok;
-                _ ->
-                    tell({foundation_flags, changed, Flag, Value}, State),
-                    telemetry([changed], #{flag => Flag, value => Value})
-            end
+            tell({foundation_flags, changed, Flag, Value}, State),
+            telemetry([changed], #{flag => Flag, value => Value})
         end,
-        New
+        Changed
     ),
     State#state{values = New}.
 
