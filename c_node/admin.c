@@ -102,13 +102,49 @@ static bool put_watch(ei_x_buff *x, const struct fdn_sentinel *s, const struct f
            fdn_etf_put_text(x, w->last);
 }
 
+/* So many bytes of watches in one answer: far below what may be queued to a node, however many watches there are. */
+#define PAGE_BYTES (256 << 10)
+#define MAP_COUNT_AT 1 /* the count stands behind the tag of a map */
+
+/* A map of the watches from *slot on, as many as a page holds; *slot is where the next page begins, or the end. */
+static bool put_page(ei_x_buff *x, const struct fdn_sentinel *s, size_t *slot)
+{
+    uint32_t n = 0;
+    int head = x->index;
+    if (!put_map(x, 0))
+        return false;
+    for (; *slot < s->watches.cap && x->index - head < PAGE_BYTES; ++*slot)
+        if (s->watches.slots[*slot]) {
+            if (!put_watch(x, s, s->watches.slots[*slot]))
+                return false;
+            n++;
+        }
+    for (int b = 0; b < 4; b++)
+        x->buff[head + MAP_COUNT_AT + b] = (char)(n >> (24 - 8 * b));
+    return true;
+}
+
+/* All of them where they fit into one page. */
 static bool watches(const struct fdn_sentinel *s, ei_x_buff *x)
 {
-    bool ok = put_map(x, (long)s->watches.count);
-    for (size_t i = 0; ok && i < s->watches.cap; i++)
-        if (s->watches.slots[i])
-            ok = put_watch(x, s, s->watches.slots[i]);
-    return ok;
+    size_t slot = 0;
+    int head = x->index;
+    if (!put_page(x, s, &slot))
+        return false;
+    if (slot >= s->watches.cap)
+        return true;
+    x->index = head;
+    return put_error(x, "too_big");
+}
+
+/* {Map, Next}: Next is for the following call, or `done`. */
+static bool watches_from(const struct fdn_sentinel *s, struct fdn_etf from, ei_x_buff *x)
+{
+    int64_t n;
+    if (!fdn_etf_int(from, &n) || n < 0)
+        return bad(x, "from", "not_a_slot");
+    size_t slot = (size_t)n;
+    return put_tuple(x, 2) && put_page(x, s, &slot) && (slot < s->watches.cap ? put_number(x, slot) : fdn_etf_put_atom(x, "done"));
 }
 
 static bool watch(struct fdn_sentinel *s, struct fdn_node *node, struct fdn_etf id, struct fdn_etf map, ei_x_buff *x)
@@ -234,6 +270,8 @@ bool fdn_admin_answer(struct fdn_sentinel *s, struct fdn_node *node, struct fdn_
             return rearm(s, node, e[1], e[2], x);
     }
     if (fdn_etf_tuple(request, 2, e)) {
+        if (fdn_etf_is_atom(e[0], "watches"))
+            return watches_from(s, e[1], x);
         if (fdn_etf_is_atom(e[0], "unwatch"))
             return unwatch(s, e[1], x);
         if (fdn_etf_is_atom(e[0], "events"))

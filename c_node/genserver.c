@@ -42,7 +42,12 @@ void fdn_genserver_named(struct fdn_sentinel *s, struct fdn_node *node, struct f
     s->calls++;
     if (!fdn_control_begin_reply(&s->reply, s->self, to, tag))
         return;
-    if (kernel ? answer_ping(request, &s->reply) : fdn_admin_answer(s, node, request, &s->reply)) {
+    bool ok = kernel ? answer_ping(request, &s->reply) : fdn_admin_answer(s, node, request, &s->reply);
+    /* Callers that ask for more than their node reads are told so; the connection, and with it every monitor, stays. */
+    if (ok && (size_t)s->reply.index > fdn_node_room(node))
+        ok = fdn_control_begin_reply(&s->reply, s->self, to, tag) && ei_x_encode_tuple_header(&s->reply, 2) == 0 &&
+             fdn_etf_put_atom(&s->reply, "error") && fdn_etf_put_atom(&s->reply, "busy");
+    if (ok) {
         fdn_control_end(&s->reply);
         fdn_node_send(node, &s->reply);
     }

@@ -16,6 +16,7 @@
 #define BACKOFF_REMOTE_MS 10000
 #define SUSPICION 12 /* quick attempts, 1 ms apart */
 #define READS_A_ROUND 16
+#define ROOM_KEPT (1u << 20)
 
 static void attempt(struct fdn_node *n);
 static void on_timer(struct fdn_timer *t, void *arg);
@@ -200,6 +201,12 @@ void fdn_node_send(struct fdn_node *n, const ei_x_buff *frame)
 {
     if (n->state == FDN_NODE_UP)
         write_bytes(n, frame->buff, (size_t)frame->index);
+}
+
+size_t fdn_node_room(const struct fdn_node *n)
+{
+    size_t taken = fdn_frame_queued(&n->out) + ROOM_KEPT;
+    return taken < n->out.max ? n->out.max - taken : 0;
 }
 
 static const char four_zeroes[4] = {0, 0, 0, 0};

@@ -77,6 +77,9 @@ void fdn_node_start(struct fdn_node *node);
 /* Queue a whole frame. A node that is not up gets nothing; one that does not read loses its connection. */
 void fdn_node_send(struct fdn_node *node, const ei_x_buff *frame);
 
+/* How long an answer may be now: what is left of the queue, less what monitors and news of rollbacks need. */
+size_t fdn_node_room(const struct fdn_node *node);
+
 /* The peer is no good: end the connection, soon (the caller may be in the middle of its bytes). */
 void fdn_node_close(struct fdn_node *node, const char *problem);
 

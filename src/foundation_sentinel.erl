@@ -97,9 +97,17 @@ watch(Id, Spec) -> call({watch, Id, Spec}).
 unwatch(Id) -> call({unwatch, Id}).
 
 %% @doc All watches: id => what it is (`spec', `node', `configured'), its `state' (`armed', `absent', `gone', `idle'; `up' or `down' for
-%% a node), its failures (`recent' in the window, `failures' in all), `trips' and the `last' failure as text. Linear in their number.
+%% a node), its failures (`recent' in the window, `failures' in all), `trips' and the `last' failure as text. Linear in their number:
+%% one call for each 256 KiB of them, so a watch that is set or removed meanwhile may be in it or not.
 -spec watches() -> #{Id :: term() => map()} | {error, reason()}.
-watches() -> call(watches).
+watches() -> watches(0, #{}).
+
+watches(From, Seen) ->
+    case call({watches, From}) of
+        {#{} = Page, done} -> maps:merge(Seen, Page);
+        {#{} = Page, Next} -> watches(Next, maps:merge(Seen, Page));
+        {error, _} = Error -> Error
+    end.
 
 %% @doc How the sentinel is: `version', `node', `os_pid', `uptime_ms', `mode' (`port' or `alone'), `watches' (count), `flags_file',
 %% `flags_uuid' and `nodes', where each node has its `state' (`up', `down', `dead'), `phase', `problem' and `since_ms'.
@@ -225,13 +233,14 @@ start_program(Program, Options) ->
             {stop, {sentinel, Reason}}
     end.
 
-%% The cookie goes through the pipe: arguments and environment of a process are for everybody to read.
+%% The cookie goes through the pipe: arguments and environment of a process are for everybody to read. In Latin-1, since those are the
+%% bytes that a VM's own handshake takes of it; it has no other characters there.
 first_packet(#{node := Node, nodes := Nodes, flags_file := File, linger := Linger} = Options) ->
     Paths = maps:map(fun(_Key, Path) -> path(Path) end, maps:with([config, audit_file], Options)),
     Paths#{
         node => Node,
         nodes => lists:usort([node() | Nodes]),
-        cookie => atom_to_binary(erlang:get_cookie(Node)),
+        cookie => atom_to_binary(erlang:get_cookie(Node), latin1),
         flags_file => path(File),
         linger => Linger,
         tick => tick_ms(),

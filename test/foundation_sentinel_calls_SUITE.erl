@@ -14,18 +14,23 @@
     name_clash/1,
     rollback_and_rearm_by_call/1,
     watch_arguments/1,
+    many_watches/1,
+    many_questions/1,
+    cookie_beyond_ascii/1,
     configured_watches/1,
     configuration_errors/1,
     command_line/1,
     bad_starts/1
 ]).
 
+-export([watch_many/1, ask_many/2, answers/1]).
+
 -import(fdn_sentinel, [vm/1, vm/2, sentinel/2, call/4, ask/3, alone/2, alone_line/2, alone_stop/1, alone_status/1]).
 -import(fdn_test, [await/1]).
 
 suite() -> [{timetrap, {minutes, 3}}].
 
-all() -> [F || {F, 1} <- ?MODULE:module_info(exports), F =/= module_info].
+all() -> [F || {F, 1} <- ?MODULE:module_info(exports), not lists:member(F, [module_info, watch_many, answers])].
 
 init_per_testcase(Case, Config) -> foundation_sentinel_SUITE:init_per_testcase(Case, Config).
 
@@ -327,6 +332,79 @@ output(Port, Seen) ->
         {Port, {exit_status, Status}} -> {Status, Seen}
     after 60000 -> error({still_running, Seen})
     end.
+
+%% More watches than one frame holds, or may be queued: all are told of, and the connection stays.
+many_watches(Config) ->
+    {Peer, Node} = Vm = vm(Config),
+    {ok, _} = sentinel(Vm, #{}),
+    Ids = lists:seq(1, 8000),
+    ok = call(Peer, ?MODULE, watch_many, [Ids]),
+    Watches = ask(Vm, watches, []),
+    ?assertEqual(Ids, lists:sort(maps:keys(Watches))),
+    %% asked for at once they are refused by name
+    Sentinel = ask(Vm, sentinel_node, []),
+    ?assertEqual({error, too_big}, call(Peer, gen_server, call, [server(Sentinel), watches])),
+    ?assertEqual({error, {badarg, {from, not_a_slot}}}, call(Peer, gen_server, call, [server(Sentinel), {watches, -1}])),
+    ?assertEqual({#{}, done}, call(Peer, gen_server, call, [server(Sentinel), {watches, 1 bsl 40}])),
+    ?assertMatch(#{nodes := #{Node := #{connections := 1}}}, ask(Vm, status, [])),
+    stop(Vm).
+
+%% Each specification has half a kilobyte.
+watch_many(Ids) ->
+    Groups = [list_to_atom(lists:duplicate(30, $a + N)) || N <- lists:seq(0, 15)],
+    [ok = foundation_flags:declare(list_to_atom("flag_" ++ [hd(atom_to_list(G))]), #{group => G}) || G <- Groups],
+    [ok = foundation_sentinel:watch(Id, #{process => nobody, group => Groups}) || Id <- Ids],
+    ok.
+
+%% A node that asks for more at once than it reads is told so, or answered, but does not lose its connection.
+many_questions(Config) ->
+    {Peer, Node} = Vm = vm(Config),
+    {ok, OsPid} = sentinel(Vm, #{}),
+    ok = call(Peer, ?MODULE, watch_many, [lists:seq(1, 800)]),
+    fdn_sentinel:signal("STOP", OsPid),
+    Asked = call(Peer, ?MODULE, ask_many, [100, ask(Vm, sentinel_node, [])]),
+    %% The VM does not read while it is stopped, and the sentinel answers all hundred.
+    VmPid = call(Peer, os, getpid, []),
+    fdn_sentinel:signal("STOP", VmPid),
+    fdn_sentinel:signal("CONT", OsPid),
+    await(fun() -> asleep(OsPid) end),
+    fdn_sentinel:signal("CONT", VmPid),
+    Answers = call(Peer, ?MODULE, answers, [Asked]),
+    ?assertEqual(100, length([ok || {#{}, Next} <- Answers, is_integer(Next)] ++ [busy || {error, busy} <- Answers])),
+    ?assertMatch([_ | _], [busy || {error, busy} <- Answers]),
+    ?assertMatch(#{nodes := #{Node := #{connections := 1}}}, ask(Vm, status, [])),
+    stop(Vm).
+
+ask_many(N, Sentinel) ->
+    fdn_sentinel:keeper(fun() ->
+        Self = self(),
+        Askers = [spawn(fun() -> asker(Sentinel, Self) end) || _ <- lists:seq(1, N)],
+        [receive {P, asked} -> P end || P <- Askers]
+    end).
+
+asker(Sentinel, Starter) ->
+    Request = gen_server:send_request(server(Sentinel), {watches, 0}),
+    Starter ! {self(), asked},
+    {reply, Answer} = gen_server:receive_response(Request, 60000),
+    receive
+        {answer, To} -> To ! {self(), Answer}
+    end.
+
+answers(Askers) ->
+    [P ! {answer, self()} || P <- Askers],
+    [receive {P, Answer} -> Answer end || P <- Askers].
+
+%% Has nothing left to do.
+asleep(OsPid) ->
+    {ok, Stat} = file:read_file("/proc/" ++ integer_to_list(OsPid) ++ "/stat"),
+    [_, <<State, _/binary>>] = binary:split(Stat, <<") ">>),
+    State =:= $S.
+
+%% The bytes of a cookie are its characters, as Erlang's own handshake takes them.
+cookie_beyond_ascii(Config) ->
+    Vm = vm([{cookie, "k" ++ [16#e9] ++ "ks"} | proplists:delete(cookie, Config)]),
+    ?assertMatch({ok, _}, sentinel(Vm, #{})),
+    stop(Vm).
 
 %% ---- starts that fail ----
 
