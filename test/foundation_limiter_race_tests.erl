@@ -1,6 +1,8 @@
 %% The limiter among processes: races, floods, owners that crash, deletion during hits, hot upgrade.
 -module(foundation_limiter_race_tests).
 
+-export([second_life/0]).
+
 -include_lib("eunit/include/eunit.hrl").
 
 -define(L, foundation_limiter).
@@ -304,3 +306,46 @@ hot_upgrade_test_() ->
         ?assertMatch(#{owner := Pid, live := 102}, ?L:info(Name)),
         stop(Pid)
     end}.
+
+%% Everything of the module is unloaded, its state with it, and it is loaded again: no thread takes what it knew of the first life, a
+%% place among those that deletions wait for, into the second. (In a VM of its own, which died of it.)
+second_life_test_() ->
+    {timeout, 300, fun() ->
+        {Peer, _} = fdn_test:peer(),
+        try
+            ?assertEqual(ok, peer:call(Peer, ?MODULE, second_life, [], 120000))
+        after
+            fdn_test:stop_peer(Peer)
+        end
+    end}.
+
+second_life() ->
+    process_flag(trap_exit, true),
+    [
+        begin
+            delete_under_hits(50),
+            true = code:delete(?L),
+            _ = code:purge(?L)
+        end
+     || _ <- lists:seq(1, 6)
+    ],
+    ok.
+
+delete_under_hits(Times) ->
+    [
+        begin
+            {ok, _} = ?L:start_link(again, #{limit => 10, period => 1000}),
+            Hitters = [spawn_monitor(fun hit_until_gone/0) || _ <- lists:seq(1, 4)],
+            erlang:yield(),
+            ok = ?L:delete(again),
+            [receive {'DOWN', Ref, process, Pid, Why} -> normal = Why end || {Pid, Ref} <- Hitters]
+        end
+     || _ <- lists:seq(1, Times)
+    ].
+
+hit_until_gone() ->
+    try ?L:hit(again, k) of
+        _ -> hit_until_gone()
+    catch
+        error:{badarg, {limiter, unknown}} -> ok
+    end.

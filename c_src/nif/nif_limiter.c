@@ -159,6 +159,8 @@ static int create_state(fdn_lib *lib, void **out)
     memset(st, 0, sizeof *st);
     if (fdn_limiter_secret_make(&st->secret) != 0)
         goto no_secret;
+    fdn_random(&st->stamp, sizeof st->stamp);
+    st->stamp |= ~(UINTPTR_MAX >> 1); /* a thread without a value has no lane */
     if (fdn_limiters_create(false, &st->names) != 0)
         goto no_secret;
     if (enif_tsd_key_create("foundation_limiter_lane", &st->lane_key) != 0)

@@ -10,11 +10,12 @@
 #include "nif/nif_limiter_key.h"
 
 /* Raised whenever fdn_limiters, fdn_limiter or this struct changes: all of it is handed over by a hot upgrade. */
-#define FDN_LIMITER_ABI 1
+#define FDN_LIMITER_ABI 2
 
 typedef struct {
     fdn_limiters *names;
-    ErlNifTSDKey lane_key; /* of each thread: its lane + 1, as a pointer */
+    ErlNifTSDKey lane_key; /* of each thread: stamp and lane, as a pointer */
+    uintptr_t stamp;       /* random: the VM gives a key out again with what threads stored under it in its earlier life */
     fdn_limiter_secret secret;
 } fdn_limiter_state;
 
@@ -26,12 +27,12 @@ static inline fdn_limiter_state *fdn_limiter_state_of(ErlNifEnv *env)
 /* The calling thread's lane; given out at its first call. */
 static inline unsigned fdn_limiter_lane(fdn_limiter_state *st)
 {
-    uintptr_t known = (uintptr_t)enif_tsd_get(st->lane_key);
-    if (known == 0) {
-        known = (uintptr_t)fdn_limiters_lane(st->names) + 1;
-        enif_tsd_set(st->lane_key, (void *)known);
+    uintptr_t known = (uintptr_t)enif_tsd_get(st->lane_key) ^ st->stamp;
+    if (known >= FDN_LIMITER_LANES) {
+        known = fdn_limiters_lane(st->names);
+        enif_tsd_set(st->lane_key, (void *)(known ^ st->stamp));
     }
-    return (unsigned)(known - 1);
+    return (unsigned)known;
 }
 
 /* Enter the limiter that a term names, by its name or handle. NULL: none; raise with fdn_limiter_raise_unknown. */
