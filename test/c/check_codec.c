@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "engine/codec.h"
+#include "test/c/support.h"
 
 #define ETF(...)                                                                                                                       \
     (const uint8_t[])                                                                                                                  \
@@ -105,9 +106,5 @@ int main(void)
     tcase_add_test(tc, tuples_bits_and_funs);
     tcase_add_test(tc, unknown_and_deep);
     suite_add_tcase(suite, tc);
-    SRunner *r = srunner_create(suite);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed == 0 ? 0 : 1;
+    return support_run(suite);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "c_node/control.h"
+#include "test/c/support.h"
 
 static const uint8_t our_pid_bytes[] = {88, 119, 3, 'u', '@', 'h', 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9};
 static const uint8_t their_pid_bytes[] = {88, 119, 3, 'p', '@', 'h', 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 8};
@@ -259,9 +260,5 @@ int main(void)
     tcase_add_test(t, bytes_that_we_send);
     tcase_add_test(t, answers_to_calls);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return support_run(s);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "c_node/etf.h"
+#include "test/c/support.h"
 
 static long skip(const void *p, size_t n)
 {
@@ -232,9 +233,5 @@ int main(void)
     tcase_add_test(t, atoms);
     tcase_add_test(t, printing);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return support_run(s);
 }

@@ -10,6 +10,7 @@
 
 #include "base/fdn_alloc.h"
 #include "c_node/frame.h"
+#include "test/c/support.h"
 
 static size_t put_packet(uint8_t *at, const char *text)
 {
@@ -192,9 +193,5 @@ int main(void)
     tcase_add_test(t, bounded_queue);
     tcase_add_test(t, no_memory);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return support_run(s);
 }

@@ -9,6 +9,7 @@
 
 #include "base/fdn_error.h"
 #include "base/fdn_guard.h"
+#include "test/c/support.h"
 
 static int temp_file(size_t size)
 {
@@ -107,9 +108,5 @@ int main(void)
     tcase_add_test(tc, full_table_is_an_error);
     tcase_add_test(tc, error_names_are_one_vocabulary);
     suite_add_tcase(s, tc);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed == 0 ? 0 : 1;
+    return support_run(s);
 }

@@ -5,6 +5,7 @@
 
 #include "c_node/epmd.h"
 #include "c_node/handshake.h"
+#include "test/c/support.h"
 
 #define PEER "peer@host"
 #define COOKIE "MONSTER"
@@ -243,9 +244,5 @@ int main(void)
     tcase_add_test(t, epmd_answers);
     tcase_add_test(t, epmd_port_as_erlang_finds_it);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return support_run(s);
 }

@@ -7,6 +7,7 @@
 #include "base/fdn_atomic.h"
 #include "base/fdn_error.h"
 #include "engine/limiter_names.h"
+#include "test/c/support.h"
 
 static uint64_t seed = 88172645463325252ULL;
 
@@ -216,9 +217,5 @@ int main(void)
     tcase_add_loop_test(c, names_change_under_a_reader, 0, 2);
 #endif
     suite_add_tcase(s, c);
-    SRunner *runner = srunner_create(s);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return support_run(s);
 }

@@ -10,6 +10,7 @@
 #include "base/fdn_atomic.h"
 #include "base/fdn_hash.h"
 #include "engine/limiter.h"
+#include "test/c/support.h"
 
 #define KEYS 30  /* more than the table's 20 slots, which therefore change hands all the time */
 #define ACTIVE 6 /* of them at a time, so that none is refused */
@@ -301,9 +302,5 @@ int main(void)
     tcase_add_loop_test(c, one_moment_for_each_operation, 0, 2);
     tcase_add_loop_test(c, reset_spares_the_newcomer, 0, 2);
     suite_add_tcase(s, c);
-    SRunner *runner = srunner_create(s);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return support_run(s);
 }

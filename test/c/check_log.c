@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "c_node/log.h"
+#include "test/c/support.h"
 
 static int ends[2];
 
@@ -72,9 +73,5 @@ int main(void)
     tcase_add_test(t, stderr_is_closed);
     tcase_add_test(t, one_plain_line);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return support_run(s);
 }

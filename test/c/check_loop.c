@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "c_node/loop.h"
+#include "test/c/support.h"
 
 #define MANY 500
 
@@ -172,9 +173,5 @@ int main(void)
     tcase_add_test(t, input_before_timers);
     tcase_add_test(t, own_pause_is_noticed);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return support_run(s);
 }

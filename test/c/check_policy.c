@@ -5,6 +5,7 @@
 #include "base/fdn_alloc.h"
 #include "base/fdn_error.h"
 #include "c_node/policy.h"
+#include "test/c/support.h"
 
 static struct fdn_policy_conf process_conf(uint32_t failures, uint64_t window)
 {
@@ -247,9 +248,5 @@ int main(void)
     tcase_add_loop_test(t, random_against_reference, 0, 50);
     tcase_add_test(t, no_memory);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return support_run(s);
 }

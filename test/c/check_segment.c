@@ -4,6 +4,7 @@
 
 #include "base/fdn_error.h"
 #include "engine/segment.h"
+#include "test/c/support.h"
 
 #define SALT 0x5eed5eed5eed5eedu
 
@@ -118,9 +119,5 @@ int main(void)
     tcase_add_test(tc, search_finds_what_stands_alone);
     tcase_add_test(tc, lengths_cannot_overflow);
     suite_add_tcase(suite, tc);
-    SRunner *r = srunner_create(suite);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed == 0 ? 0 : 1;
+    return support_run(suite);
 }

@@ -320,9 +320,5 @@ int main(void)
     TCase *own = tcase_create("own set-up");
     tcase_add_test(own, full_disk);
     suite_add_tcase(suite, own);
-    SRunner *r = srunner_create(suite);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return support_run(suite);
 }

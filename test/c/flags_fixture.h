@@ -65,11 +65,7 @@ static inline int run_suite(const char *name, TCase *tc)
     Suite *s = suite_create(name);
     tcase_set_timeout(tc, 120);
     suite_add_tcase(s, tc);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed == 0 ? 0 : 1;
+    return support_run(s);
 }
 
 #endif

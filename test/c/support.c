@@ -1,6 +1,7 @@
 /* What every check program shares: the budget of allocations that succeed (fdn_alloc.h); negative = all. And temporary folders. */
 #include "test/c/support.h"
 
+#include <check.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,15 @@
 long fdn_alloc_budget = -1;
 void (*fdn_step_hook)(fdn_step_kind kind);
 #endif
+
+int support_run(struct Suite *suite)
+{
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
 
 void support_tmpdir(char *path, size_t size)
 {

@@ -4,6 +4,11 @@
 
 #include <stddef.h>
 
+struct Suite;
+
+/* Run a suite of check (and free it); what main returns: 0 where nothing failed. */
+int support_run(struct Suite *suite);
+
 /* A fresh folder, mode 0700; exits the program where there is none to be had. */
 void support_tmpdir(char *path, size_t size);
 
