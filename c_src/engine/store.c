@@ -335,13 +335,26 @@ int fdn_store_write(fdn_store *store, fdn_store_op *ops, size_t count, bool wait
 }
 
 /* Pin the segment and say where the record is; the entry itself may change as soon as the lock is gone. */
-static int locate(fdn_store *store, const uint8_t *key, size_t key_len, fdn_entry *at)
+static bool lock_index(fdn_store *store, bool wait)
+{
+    if (wait)
+        return pthread_rwlock_rdlock(&store->index_lock) == 0;
+    for (int i = 0; i < SPINS; i++) {
+        if (pthread_rwlock_tryrdlock(&store->index_lock) == 0)
+            return true;
+        fdn_cpu_relax();
+    }
+    return false;
+}
+
+static int locate(fdn_store *store, const uint8_t *key, size_t key_len, bool wait, fdn_entry *at)
 {
     fdn_codec_buf canon;
     uint64_t hash;
     int rc = fdn_store_canon(store, key, key_len, &canon, &hash);
-    if (rc == 0) {
-        pthread_rwlock_rdlock(&store->index_lock);
+    if (rc == 0 && !lock_index(store, wait))
+        rc = FDN_EBUSY;
+    else if (rc == 0) {
         const fdn_entry *e = fdn_index_find(&store->index, hash, canon.data, canon.len);
         if (atomic_load(&store->closed)) {
             rc = FDN_ECLOSED;
@@ -357,10 +370,10 @@ static int locate(fdn_store *store, const uint8_t *key, size_t key_len, fdn_entr
     return rc;
 }
 
-int fdn_store_find(fdn_store *store, const uint8_t *key, size_t key_len, uint64_t *lsn, size_t *len)
+int fdn_store_find(fdn_store *store, const uint8_t *key, size_t key_len, bool wait, uint64_t *lsn, size_t *len)
 {
     fdn_entry at;
-    int rc = locate(store, key, key_len, &at);
+    int rc = locate(store, key, key_len, wait, &at);
     if (rc != 0)
         return rc;
     fdn_segment_unpin(at.segment);
@@ -397,11 +410,11 @@ static int copy_record(const fdn_segment *segment, const fdn_entry *at, fdn_stor
     return 0;
 }
 
-int fdn_store_read(fdn_store *store, const uint8_t *key, size_t key_len, size_t max_len, fdn_store_value *value)
+int fdn_store_read(fdn_store *store, const uint8_t *key, size_t key_len, bool wait, size_t max_len, fdn_store_value *value)
 {
     fdn_entry at;
     fdn_store_value_init(value);
-    int rc = locate(store, key, key_len, &at);
+    int rc = locate(store, key, key_len, wait, &at);
     if (rc != 0)
         return rc;
     value->len = at.value_len;

@@ -138,14 +138,17 @@ static inline void fdn_store_value_init(fdn_store_value *value)
     value->len = 0;
 }
 
-/* Whether and at which version; *len is the size of the encoded value. 0, FDN_EUNKNOWN (no such key), FDN_ECLOSED, FDN_ENOMEM. */
-int fdn_store_find(fdn_store *store, const uint8_t *key, size_t key_len, uint64_t *lsn, size_t *len);
+/*
+ * Whether and at which version; *len is the size of the encoded value. 0, FDN_EUNKNOWN (no such key), FDN_ECLOSED, FDN_ENOMEM, and
+ * without `wait` FDN_EBUSY: a large batch is on its way into the table.
+ */
+int fdn_store_find(fdn_store *store, const uint8_t *key, size_t key_len, bool wait, uint64_t *lsn, size_t *len);
 
 /*
  * Copy a value out and verify its checksum. Values longer than max_len are not copied: FDN_ETOOBIG, with len set.
- * 0, FDN_EUNKNOWN, FDN_ETOOBIG, FDN_ECORRUPT or FDN_EFAULTED (the file changed under us), FDN_ECLOSED, FDN_ENOMEM.
+ * 0, FDN_EUNKNOWN, FDN_ETOOBIG, FDN_EBUSY (as find), FDN_ECORRUPT or FDN_EFAULTED (the file changed under us), FDN_ECLOSED, FDN_ENOMEM.
  */
-int fdn_store_read(fdn_store *store, const uint8_t *key, size_t key_len, size_t max_len, fdn_store_value *value);
+int fdn_store_read(fdn_store *store, const uint8_t *key, size_t key_len, bool wait, size_t max_len, fdn_store_value *value);
 void fdn_store_value_free(fdn_store_value *value);
 
 /*

@@ -254,13 +254,14 @@ ERL_NIF_TERM snap_insert(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     snap *s = snap_get(env, argv[0], &answer);
     if (s == NULL)
         return answer;
-    if (!one && !enif_get_list_length(env, list, &length)) {
-        snap_put(s);
-        return fdn_raise_badarg(env, "object", "not_a_tuple_or_list");
-    }
+    /* First: also counting a list takes as long as the list. */
     if (too_much_here(env, s, argv + 1, 1)) {
         snap_put(s);
         return again_on_dirty(env, "insert", snap_insert, argc, argv);
+    }
+    if (!one && !enif_get_list_length(env, list, &length)) {
+        snap_put(s);
+        return fdn_raise_badarg(env, "object", "not_a_tuple_or_list");
     }
     int rc = call_init(&c, length) ? 0 : FDN_ENOMEM;
     for (unsigned i = 0; rc == 0 && i < length; i++) {
@@ -339,13 +340,13 @@ ERL_NIF_TERM snap_commit(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     snap *s = snap_get(env, argv[0], &answer);
     if (s == NULL)
         return answer;
-    if (!enif_get_list_length(env, list, &length)) {
-        snap_put(s);
-        return fdn_raise_badarg(env, "operations", "not_a_list");
-    }
     if (too_much_here(env, s, argv + 1, 1)) {
         snap_put(s);
         return again_on_dirty(env, "commit", snap_commit, argc, argv);
+    }
+    if (!enif_get_list_length(env, list, &length)) {
+        snap_put(s);
+        return fdn_raise_badarg(env, "operations", "not_a_list");
     }
     int rc = call_init(&c, length) ? 0 : FDN_ENOMEM;
     while (rc == 0 && enif_get_list_cell(env, list, &head, &list))
@@ -417,11 +418,11 @@ static ERL_NIF_TERM read_one(ErlNifEnv *env, const char *name, nif f, int argc, 
     if (how == READ_PRESENCE) {
         uint64_t lsn;
         size_t len;
-        rc = fdn_store_find(s->store, key.data, key.size, &lsn, &len);
+        rc = fdn_store_find(s->store, key.data, key.size, dirty, &lsn, &len);
     } else {
-        rc = fdn_store_read(s->store, key.data, key.size, dirty ? SIZE_MAX : SNAP_SMALL_BYTES, &value);
+        rc = fdn_store_read(s->store, key.data, key.size, dirty, dirty ? SIZE_MAX : SNAP_SMALL_BYTES, &value);
     }
-    if (rc == FDN_ETOOBIG)
+    if (rc == FDN_ETOOBIG || rc == FDN_EBUSY)
         answer = again_on_dirty(env, name, f, argc, argv);
     else if (rc == FDN_EUNKNOWN)
         answer = absent_answer(env, how);

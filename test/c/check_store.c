@@ -2,6 +2,7 @@
 #include <check.h>
 #include <errno.h>
 
+#include "engine/store_internal.h"
 #include "store_fixture.h"
 
 static char dir[64], image[64];
@@ -454,6 +455,26 @@ START_TEST(a_file_cut_under_us_is_never_acknowledged)
 }
 END_TEST
 
+/* A reader on a scheduler does not wait while a large batch goes into the table. */
+START_TEST(a_reader_need_not_wait)
+{
+    fdn_store_options options = small_store(dir, FDN_STORE_ASYNC);
+    fdn_store *s = opened(&options);
+    fdn_store_value value;
+    uint8_t k[32];
+    uint64_t lsn;
+    size_t len, klen = key_term(k, 1);
+    ck_assert_int_eq(put(s, 1, 1, 100, true, NULL), 0);
+    pthread_rwlock_wrlock(&s->index_lock);
+    ck_assert_int_eq(fdn_store_find(s, k, klen, false, &lsn, &len), FDN_EBUSY);
+    ck_assert_int_eq(fdn_store_read(s, k, klen, false, SIZE_MAX, &value), FDN_EBUSY);
+    fdn_store_value_free(&value);
+    pthread_rwlock_unlock(&s->index_lock);
+    ck_assert_int_eq(fdn_store_find(s, k, klen, false, &lsn, &len), 0);
+    fdn_store_free(s);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store");
@@ -473,6 +494,7 @@ int main(void)
     tcase_add_loop_test(tc, max_bytes_is_kept_and_nothing_is_lost, 0, 2);
     tcase_add_test(tc, scan_while_the_table_grows);
     tcase_add_test(tc, a_file_cut_under_us_turns_the_store_read_only);
+    tcase_add_test(tc, a_reader_need_not_wait);
     tcase_add_loop_test(tc, a_file_cut_under_us_is_never_acknowledged, 0, 2);
     suite_add_tcase(suite, tc);
     SRunner *r = srunner_create(suite);

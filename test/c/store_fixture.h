@@ -199,7 +199,7 @@ FIXTURE int holds(fdn_store *s, unsigned key, unsigned value, size_t bytes, bool
     uint8_t k[32];
     size_t klen = key_term(k, key), vlen;
     fdn_store_value got;
-    int rc = fdn_store_read(s, k, klen, SIZE_MAX, &got);
+    int rc = fdn_store_read(s, k, klen, true, SIZE_MAX, &got);
     if (rc == 0) {
         uint8_t *v = value_term(value, bytes, &vlen);
         *equal = got.len == vlen && memcmp(got.data, v, vlen) == 0;

@@ -50,7 +50,7 @@ static void *counter(void *arg)
         fdn_store_result result;
         unsigned n = 0;
         fdn_store_op op = {.kind = FDN_STORE_PUT, .key = k, .key_len = klen, .value = v};
-        int rc = fdn_store_read(store, k, klen, SIZE_MAX, &value);
+        int rc = fdn_store_read(store, k, klen, true, SIZE_MAX, &value);
         MUST(rc == 0 || rc == FDN_EUNKNOWN);
         if (rc == 0)
             counter_visit(&value, &n);
@@ -94,7 +94,7 @@ static void *reader(void *arg)
         for (unsigned k = 0; k < KEYS; k++) {
             fdn_store_value value;
             uint8_t key[32];
-            int rc = fdn_store_read(store, key, key_term(key, k), SIZE_MAX, &value);
+            int rc = fdn_store_read(store, key, key_term(key, k), true, SIZE_MAX, &value);
             MUST(rc == 0 || rc == FDN_EUNKNOWN);
             if (rc == 0)
                 whole(NULL, &value);
@@ -147,7 +147,7 @@ static void round_of(const char *dir, int durability)
     uint8_t k[32];
     fdn_store_value value;
     unsigned found;
-    MUST(fdn_store_read(store, k, key_term(k, COUNTER), SIZE_MAX, &value) == 0);
+    MUST(fdn_store_read(store, k, key_term(k, COUNTER), true, SIZE_MAX, &value) == 0);
     counter_visit(&value, &found);
     fdn_store_value_free(&value);
     MUST(found == n && n == 2 * (ROUNDS / 4));
