@@ -281,8 +281,8 @@ rearm(Group, Epoch) ->
 %%
 %% They tell of values in force: a rollback sends `rolled_back' first, then `changed' for every flag that it turned off. Changes that
 %% follow each other within milliseconds may be told as one, the last. `Reason' is `undefined' where its writer died before it could
-%% say. The subscription ends with the caller, and outlives a crash of the server; when the application stops, all end. `{error, closed}'
-%% where it does not run.
+%% say. The subscription ends with the caller, and outlives a crash of the server, not a stop of the application. `{error, closed}'
+%% where that does not run.
 -spec subscribe() -> ok | {error, closed}.
 subscribe() ->
     call({subscribe, self()}).
