@@ -24,5 +24,5 @@ init([]) ->
 sentinel() ->
     case application:get_env(foundation_native, sentinel, false) of
         false -> [];
-        Options when is_map(Options) -> [foundation_sentinel:child_spec(Options)]
+        Options -> [foundation_sentinel:child_spec(Options)]
     end.

@@ -182,7 +182,7 @@ check_rest(Options) ->
             {Key, Reason}
          || {Key, Reason, false} <- [
                 {node, not_a_node_name, is_node_name(Node)},
-                {nodes, not_a_list_of_node_names, is_list(Nodes) andalso Nodes =/= [] andalso lists:all(fun is_node_name/1, Nodes)},
+                {nodes, not_a_list_of_node_names, are_node_names(Nodes)},
                 {linger, not_milliseconds, is_integer(Linger) andalso Linger >= 0 andalso Linger =< 24 * 3600 * 1000},
                 {config, not_a_path, is_path(maps:get(config, All, "none"))},
                 {audit_file, not_a_path, is_path(maps:get(audit_file, All, "none"))}
@@ -198,6 +198,10 @@ badarg(Key, Reason) -> {error, {badarg, {Key, Reason}}}.
 is_path(Path) when is_binary(Path) -> Path =/= <<>> andalso binary:match(Path, <<0>>) =:= nomatch;
 is_path(Path) when is_list(Path) -> Path =/= [] andalso io_lib:printable_unicode_list(Path);
 is_path(_) -> false.
+
+%% length/1 in a guard: an improper list is no list of names.
+are_node_names(Names) when is_list(Names), length(Names) > 0 -> lists:all(fun is_node_name/1, Names);
+are_node_names(_) -> false.
 
 is_node_name(Name) when is_atom(Name) ->
     Text = atom_to_list(Name),
@@ -248,7 +252,9 @@ first_packet(#{node := Node, nodes := Nodes, flags_file := File, linger := Linge
         vm_node => node()
     }.
 
-path(Path) -> iolist_to_binary(filename:absname(unicode:characters_to_binary(Path))).
+%% A binary has the bytes of the name already, whatever they are.
+path(Path) when is_binary(Path) -> filename:absname(Path);
+path(Path) -> unicode:characters_to_binary(filename:absname(Path)).
 
 tick_ms() ->
     case net_kernel:get_net_ticktime() of

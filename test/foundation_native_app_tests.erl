@@ -12,6 +12,7 @@ app_test_() ->
      || F <- [
             fun starts_stops_and_starts_again/0,
             fun bad_data_folder_is_the_reason/0,
+            fun bad_sentinel_options_are_the_reason/0,
             fun bad_library_is_the_reason/0,
             fun missing_library_is_the_reason/0,
             fun every_part_reloads_in_a_running_application/0,
@@ -61,6 +62,13 @@ bad_data_folder_is_the_reason() ->
             {error, {?APP, Reason}} = call(Peer, application, ensure_all_started, [?APP]),
             ?assertMatch({match, _}, re:run(io_lib:format("~p", [Reason]), "data_dir.*enotdir", [dotall]))
         end)
+    end).
+
+bad_sentinel_options_are_the_reason() ->
+    with_vm([{data_dir, ephemeral}, {sentinel, true}], fun(Peer) ->
+        call(Peer, logger, set_primary_config, [level, none]),
+        {error, {?APP, Reason}} = call(Peer, application, ensure_all_started, [?APP]),
+        ?assertMatch({match, _}, re:run(io_lib:format("~p", [Reason]), "badarg,.*options,.*not_a_map", [dotall]))
     end).
 
 %% The application in a folder of its own, one library of which is not what it should be.

@@ -19,6 +19,7 @@ options_test_() ->
                 {nodes, not_a_list_of_node_names, #{flags_file => "f", nodes => []}},
                 {nodes, not_a_list_of_node_names, #{flags_file => "f", nodes => [a]}},
                 {nodes, not_a_list_of_node_names, #{flags_file => "f", nodes => 'a@b'}},
+                {nodes, not_a_list_of_node_names, #{flags_file => "f", nodes => ['a@b' | 'c@d']}},
                 {linger, not_milliseconds, #{flags_file => "f", linger => -1}},
                 {linger, not_milliseconds, #{flags_file => "f", linger => 1.5}},
                 {config, not_a_path, #{flags_file => "f", config => ""}},
