@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,6 +32,22 @@ static bool is_local(const struct sockaddr_in *addr)
     return local;
 }
 
+/*
+ * Whether this is the machine's own name, in full or up to its first dot. Nothing else may know it (a container without a line in
+ * /etc/hosts); a VM then takes the loopback address for it (gethostbyname_self in kernel's inet.erl), and so do we.
+ */
+static bool is_own_name(const char *host)
+{
+    char own[256];
+    if (gethostname(own, sizeof own) != 0)
+        return false;
+    own[sizeof own - 1] = '\0';
+    if (strcasecmp(host, own) == 0)
+        return true;
+    own[strcspn(own, ".")] = '\0';
+    return strcasecmp(host, own) == 0;
+}
+
 static void *run(void *arg)
 {
     struct job *job = arg;
@@ -40,6 +57,10 @@ static void *run(void *arg)
         memcpy(&job->result.addr, found->ai_addr, sizeof job->result.addr);
         job->result.local = is_local(&job->result.addr);
         freeaddrinfo(found);
+    } else if (is_own_name(job->host)) {
+        job->result.addr = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        job->result.local = true;
+        job->result.error = 0;
     }
     while (write(job->fd, &job->result, sizeof job->result) < 0 && errno == EINTR)
         ;
