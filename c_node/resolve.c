@@ -34,11 +34,14 @@ static bool is_local(const struct sockaddr_in *addr)
 
 /*
  * Whether this is the machine's own name, in full or up to its first dot. Nothing else may know it (a container without a line in
- * /etc/hosts); a VM then takes the loopback address for it (gethostbyname_self in kernel's inet.erl), and so do we.
+ * /etc/hosts); a VM then takes the loopback address for it (gethostbyname_self in kernel's inet.erl), and so do we. `localhost` is
+ * the loopback address whatever anybody says (RFC 6761).
  */
 static bool is_own_name(const char *host)
 {
     char own[256];
+    if (strcasecmp(host, "localhost") == 0)
+        return true;
     if (gethostname(own, sizeof own) != 0)
         return false;
     own[sizeof own - 1] = '\0';
