@@ -1,0 +1,120 @@
+%% Keys of a limiter: terms of every type and size.
+-module(foundation_limiter_key_tests).
+
+-include_lib("eunit/include/eunit.hrl").
+
+-import(fdn_limiter, [with/2]).
+
+-define(L, foundation_limiter).
+
+%% Keys that are =:= share one budget, built in different ways; all others have their own.
+keys_test() ->
+    Big = maps:from_list([{I, I} || I <- lists:seq(1, 100)]),
+    BigAgain = maps:from_list([{I, I} || I <- lists:reverse(lists:seq(1, 100))]),
+    Bin = binary:copy(<<"x">>, 1000000),
+    <<_:1, Unaligned:1000/binary, _/bitstring>> = <<0:1, (binary:copy(<<"y">>, 1000))/binary, 0:7>>,
+    Deep = deep(200000),
+    Fun = fun() -> Bin end,
+    Ref = make_ref(),
+    Same = [
+        {a, list_to_atom("a")},
+        {1 bsl 100, binary_to_term(term_to_binary(1 bsl 100))},
+        {<<"abc">>, binary:part(<<"xabcx">>, 1, 3)},
+        {binary:copy(<<"y">>, 1000), Unaligned},
+        {<<5:3>>, bitstring_part(<<2:2, 5:3, 7:9>>)},
+        {Bin, binary:copy(<<"x">>, 1000000)},
+        {{user, 1, "name", <<"b">>}, list_to_tuple([user, 1, [$n | "ame"], <<"b">>])},
+        {#{a => 1, b => 2}, maps:put(a, 1, #{b => 2})},
+        {Big, BigAgain},
+        {{x, Big}, {x, BigAgain}},
+        {[Big | Big], [BigAgain | BigAgain]},
+        {lists:seq(1, 5000), lists:reverse(lists:seq(5000, 1, -1))},
+        {Deep, deep(200000)},
+        {self(), list_to_pid(pid_to_list(self()))},
+        {Ref, binary_to_term(term_to_binary(Ref))},
+        {Fun, binary_to_term(term_to_binary(Fun))},
+        {fun erlang:self/0, binary_to_term(term_to_binary(fun erlang:self/0))},
+        {18446744073709551615, 18446744073709551616 - 1},
+        {-9223372036854775808, -(1 bsl 63)},
+        {1.5, 3 / 2}
+    ],
+    with(#{limit => 2, period => 1000}, fun(N) ->
+        [
+            begin
+                ?assert(A =:= B),
+                ?assertEqual({allow, 1}, ?L:hit(N, A)),
+                ?assertEqual({allow, 0}, ?L:hit(N, B))
+            end
+         || {A, B} <- Same
+        ]
+    end).
+
+bitstring_part(<<_:2, Part:3/bitstring, _/bitstring>>) -> Part.
+
+deep(N) -> lists:foldl(fun(_, Inner) -> [{Inner}] end, [], lists:seq(1, N)).
+
+different_keys_test() ->
+    Numbers = [1, 1.0, 0, -1, 255, 256, 257, 65536, 1 bsl 62, 1 bsl 63, 1 bsl 64, 1 bsl 200, -(1 bsl 63), -(1 bsl 64), 0.5],
+    Words = [<<"1">>, "1", '1', [], {}, <<>>, <<1:1>>, <<1>>, [<<1>>], a, b, "a", ab, <<"ab">>, true, false, undefined],
+    Nested = [
+        {1}, [1], [[1]], [1 | 1], {1, []}, {[1]}, {a, b}, {ab}, {{a}, b}, {{a, b}}, {a, {b}}, [a, b], [a | b], [[a], b], [[a, b]],
+        [a, [b]], [<<"a">>, <<"b">>], [<<"ab">>, <<>>], {<<"a">>, <<"b">>}, {<<"ab">>, <<>>}
+    ],
+    Maps = [#{}, #{1 => 1}, #{1 => 1.0}, #{1.0 => 1}, #{a => b}, #{b => a}, #{a => #{b => c}}, #{{a, b} => c}, [#{a => b}]],
+    Local = [self(), make_ref(), make_ref(), fun() -> 1 end, fun() -> 2 end, fun erlang:self/0, fun erlang:node/0 | erlang:ports()],
+    Keys = Numbers ++ Words ++ Nested ++ Maps ++ Local,
+    with(#{limit => 2, period => 1000}, fun(N) ->
+        [?assertEqual({K, {allow, 1}}, {K, ?L:hit(N, K)}) || K <- Keys],
+        ?assertEqual(length(Keys), maps:get(live, ?L:info(N)))
+    end).
+
+%% -0.0 is 0.0 up to OTP 26, and another term since OTP 27.
+zeroes_test() ->
+    Zero = list_to_float("0.0"),
+    Minus = list_to_float("-0.0"),
+    Second = case Zero =:= Minus of true -> {allow, 0}; false -> {allow, 1} end,
+    [
+        with(#{limit => 2, period => 1000}, fun(N) ->
+            ?assertEqual({allow, 1}, ?L:hit(N, Wrap(Zero))),
+            ?assertEqual(Second, ?L:hit(N, Wrap(Minus)))
+        end)
+     || Wrap <- [fun(F) -> F end, fun(F) -> [F, {F}] end, fun(F) -> #{1 => F} end]
+    ].
+
+%% One fun made by two processes is one key, though its external form names the process.
+fun_of_another_process_test() ->
+    Make = fun() -> counted(7) end,
+    Here = Make(),
+    Parent = self(),
+    Pid = spawn_link(fun() -> Parent ! {self(), Make()} end),
+    There = receive {Pid, Fun} -> Fun end,
+    ?assert(Here =:= There),
+    with(#{limit => 2, period => 1000}, fun(N) ->
+        ?assertEqual({allow, 1}, ?L:hit(N, Here)),
+        ?assertEqual({allow, 0}, ?L:hit(N, There))
+    end).
+
+counted(N) -> fun() -> N end.
+
+%% Every call hashes its key alike, whichever scheduler it ends on.
+large_keys_test() ->
+    Large = [binary:copy(<<"k">>, 1 bsl 20), {user, binary:copy(<<"k">>, 5000)}, lists:seq(1, 10000), deep(1000)],
+    with(#{limit => 10, period => 1000}, fun(N) ->
+        [
+            begin
+                ?assertEqual({allow, 9}, ?L:hit(N, K)),
+                ?assertEqual({allow, 7}, ?L:hit(N, K, 2)),
+                ?assertEqual({allow, 6}, ?L:hit(N, K, 1000, 10)),
+                ?assertEqual({allow, 4}, ?L:hit(N, K, 1000, 10, 2)),
+                ?assertEqual({allow, 4}, ?L:peek(N, K)),
+                ?assertEqual({allow, 4}, ?L:peek(N, K, 1000, 10)),
+                ok = ?L:reset(N, K),
+                ?assertEqual({allow, 10}, ?L:peek(N, K)),
+                {allow, 9} = ?L:hit(N, K),
+                ok = ?L:reset(N, K, 1000),
+                ?assertEqual({allow, 10}, ?L:peek(N, K))
+            end
+         || K <- Large
+        ],
+        [?assertError({badarg, {cost, exceeds_burst}}, ?L:hit(N, K, 11)) || K <- Large]
+    end).
