@@ -42,127 +42,20 @@
  */
 #include "engine/limiter.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <sys/mman.h>
 
-#include "base/fdn_alloc.h"
-#include "base/fdn_atomic.h"
-#include "base/fdn_error.h"
-
-#define SLOTS 4 /* a bucket */
-#define STRIPES 64
-#define BUSY FDN_LIMITER_NEVER
-
-/* From this many ticks of the coarse clock on, the tick is small beside the time a full budget takes to come back. */
-#define COARSE_TICKS 250
-
-typedef struct {
-    _Atomic uint64_t print[SLOTS];
-    _Atomic uint64_t state[SLOTS];
-} bucket;
-_Static_assert(sizeof(bucket) == FDN_CACHE_LINE, "a bucket is one cache line");
-
-typedef struct {
-    _Atomic uint64_t allowed, denied;
-    char pad[FDN_CACHE_LINE - 16];
-} lane_counters;
-
-typedef struct {
-    _Alignas(FDN_CACHE_LINE) pthread_mutex_t lock;
-    _Atomic uint64_t full, evicted; /* written under the lock */
-} stripe;
-
-struct fdn_limiter {
-    bucket *buckets;
-    uint64_t bucket_count;
-    fdn_limiter_algorithm algorithm;
-    fdn_limiter_clock clock;
-    uint64_t epoch_ns;
-    uint64_t coarse_from_ms; /* periods from here on may use the coarse clock, where it is auto */
-    uint64_t tick_ms;        /* of the coarse clock, rounded up */
-    fdn_limiter_rule preset;
-    bool preset_coarse;
-    lane_counters *lanes;
-    fdn_limiter_config config;
-    size_t mapped;
-    void *mapping;
-    void *block; /* what this struct was allocated in */
-    _Atomic uint64_t manual_ns;
-    stripe stripes[STRIPES];
-};
-
-/* A key's slot. */
-typedef struct {
-    _Atomic uint64_t *print, *state;
-} slot;
-
-/* ---- clock ---------------------------------------------------------------------------------------------------------------------- */
-
-static inline bool uses_coarse(const fdn_limiter *t, const fdn_limiter_rule *rule)
-{
-    if (t->clock != FDN_LIMITER_AUTO)
-        return t->clock == FDN_LIMITER_COARSE;
-    return rule == &t->preset ? t->preset_coarse : rule->period_ms >= t->coarse_from_ms;
-}
-
-static inline uint64_t read_clock(fdn_limiter *t, bool coarse)
-{
-    if (t->clock == FDN_LIMITER_MANUAL)
-        return atomic_load(&t->manual_ns);
-    return (coarse ? fdn_clock_coarse_ns() : fdn_clock_mono_ns()) - t->epoch_ns;
-}
-
-/* The clock by which other keys' slots are found expired: see 5 above. */
-static uint64_t recycling_clock(fdn_limiter *t, uint64_t now)
-{
-    return t->clock == FDN_LIMITER_AUTO ? fdn_clock_coarse_ns() - t->epoch_ns : now;
-}
-
-/* ---- finding -------------------------------------------------------------------------------------------------------------------- */
-
-/* The odd multiplier keeps different periods of one key apart; keys are kept apart by the hash. */
-static inline uint64_t print_of(uint64_t hash, uint64_t period_ms)
-{
-    uint64_t print = hash ^ (period_ms * 0x9e3779b97f4a7c15ULL);
-    return print ? print : 1;
-}
-
-static inline bucket *first_bucket(const fdn_limiter *t, uint64_t print)
-{
-    return &t->buckets[(print >> 32) * t->bucket_count >> 32];
-}
-
-static inline bucket *second_bucket(const fdn_limiter *t, uint64_t print, const bucket *first)
-{
-    bucket *second = &t->buckets[(print & 0xffffffff) * t->bucket_count >> 32];
-    if (second != first)
-        return second;
-    return second + 1 < t->buckets + t->bucket_count ? second + 1 : t->buckets;
-}
-
-static inline bool find_in(bucket *b, uint64_t print, slot *out)
-{
-    for (int i = 0; i < SLOTS; i++) {
-        if (atomic_load(&b->print[i]) == print) {
-            *out = (slot){&b->print[i], &b->state[i]};
-            fdn_step(FDN_STEP_FREE);
-            return true;
-        }
-    }
-    return false;
-}
+#include "engine/limiter_table.h"
 
 /* ---- a hit on a slot ------------------------------------------------------------------------------------------------------------ */
 
 typedef enum { ANSWERED, GONE } outcome;
 
-static inline outcome hit_slot(const fdn_limiter *t, const fdn_limiter_rule *rule, slot at, uint64_t print, uint64_t now, uint64_t cost,
-                               fdn_limiter_answer *answer)
+static inline outcome hit_slot(const fdn_limiter *t, const fdn_limiter_rule *rule, fdn_limiter_slot at, uint64_t print, uint64_t now,
+                               uint64_t cost, fdn_limiter_answer *answer)
 {
     uint64_t state = atomic_load(at.state);
     for (;;) {
-        if (state == BUSY || atomic_load(at.print) != print)
+        if (state == FDN_LIMITER_BUSY || atomic_load(at.print) != print)
             return GONE;
         uint64_t next;
         answer->allowed = fdn_limiter_decide(t->algorithm, rule, state, now, cost, &next, &answer->value);
@@ -184,13 +77,13 @@ static void wait_a_little(unsigned *spins)
 }
 
 /* Find the key, waiting while the slot that shows it is BUSY. Under the stripe's lock "not found" stays true. */
-static bool find_settled(bucket *const pair[2], uint64_t print, slot *out)
+static bool find_settled(fdn_limiter_bucket *const pair[2], uint64_t print, fdn_limiter_slot *out)
 {
     unsigned spins = 0;
     for (int i = 0; i < 2;) {
-        if (!find_in(pair[i], print, out)) {
+        if (!fdn_limiter_find_in(pair[i], print, out)) {
             i++;
-        } else if (atomic_load(out->state) == BUSY) {
+        } else if (atomic_load(out->state) == FDN_LIMITER_BUSY) {
             wait_a_little(&spins);
         } else if (atomic_load(out->print) == print) {
             return true;
@@ -201,22 +94,22 @@ static bool find_settled(bucket *const pair[2], uint64_t print, slot *out)
 
 /* What the eight slots offer to a new key. */
 typedef struct {
-    slot free, victim;
+    fdn_limiter_slot free, victim;
     uint64_t free_state, victim_state;
     uint64_t soonest_ms; /* until a slot is free by itself */
 } choice;
 
-static choice choose(const fdn_limiter *t, bucket *const pair[2], uint64_t now)
+static choice choose(const fdn_limiter *t, fdn_limiter_bucket *const pair[2], uint64_t now)
 {
     choice c = {.soonest_ms = FDN_LIMITER_NEVER};
-    slot found[2] = {{NULL, NULL}, {NULL, NULL}};
+    fdn_limiter_slot found[2] = {{NULL, NULL}, {NULL, NULL}};
     uint64_t found_state[2] = {0, 0};
     int used[2] = {0, 0};
     for (int i = 0; i < 2; i++) {
-        for (int j = 0; j < SLOTS; j++) {
-            slot at = {&pair[i]->print[j], &pair[i]->state[j]};
+        for (int j = 0; j < FDN_LIMITER_SLOTS; j++) {
+            fdn_limiter_slot at = {&pair[i]->print[j], &pair[i]->state[j]};
             uint64_t state = atomic_load(at.state);
-            if (state == BUSY) {
+            if (state == FDN_LIMITER_BUSY) {
                 used[i]++;
                 continue;
             }
@@ -246,10 +139,10 @@ static choice choose(const fdn_limiter *t, bucket *const pair[2], uint64_t now)
     return c;
 }
 
-static bool occupy(slot at, uint64_t seen, uint64_t print, uint64_t state)
+static bool occupy(fdn_limiter_slot at, uint64_t seen, uint64_t print, uint64_t state)
 {
     fdn_step(FDN_STEP_FREE);
-    if (!atomic_compare_exchange_strong(at.state, &seen, BUSY))
+    if (!atomic_compare_exchange_strong(at.state, &seen, FDN_LIMITER_BUSY))
         return false;
     fdn_step(FDN_STEP_CLAIMED);
     atomic_store(at.print, print);
@@ -259,10 +152,10 @@ static bool occupy(slot at, uint64_t seen, uint64_t print, uint64_t state)
 }
 
 /* The key is absent and its hit is allowed. False: a slot was taken from under us, look again. */
-static bool insert(fdn_limiter *t, stripe *s, bucket *const pair[2], uint64_t print, uint64_t state, uint64_t now,
-                   fdn_limiter_answer *answer)
+static bool insert(fdn_limiter *t, fdn_limiter_stripe *s, fdn_limiter_bucket *const pair[2], uint64_t print, uint64_t state,
+                   uint64_t now, fdn_limiter_answer *answer)
 {
-    choice c = choose(t, pair, recycling_clock(t, now));
+    choice c = choose(t, pair, fdn_limiter_recycling_clock(t, now));
     if (c.free.state != NULL)
         return occupy(c.free, c.free_state, print, state);
     switch ((fdn_limiter_on_full)t->config.on_full) {
@@ -284,21 +177,21 @@ static bool insert(fdn_limiter *t, stripe *s, bucket *const pair[2], uint64_t pr
     return true;
 }
 
-static fdn_limiter_answer hit_absent(fdn_limiter *t, const fdn_limiter_rule *rule, bucket *const pair[2], uint64_t print, bool coarse,
-                                     uint64_t cost)
+static fdn_limiter_answer hit_absent(fdn_limiter *t, const fdn_limiter_rule *rule, fdn_limiter_bucket *const pair[2], uint64_t print,
+                                     bool coarse, uint64_t cost)
 {
     fdn_limiter_answer answer;
-    stripe *s = &t->stripes[print % STRIPES];
+    fdn_limiter_stripe *s = &t->stripes[print % FDN_LIMITER_STRIPES];
     unsigned spins = 0;
     fdn_step(FDN_STEP_FREE);
     pthread_mutex_lock(&s->lock);
     fdn_step(FDN_STEP_LOCKED);
     for (;; wait_a_little(&spins)) {
-        slot at;
+        fdn_limiter_slot at;
         bool found = find_settled(pair, print, &at);
         fdn_step(FDN_STEP_FREE);
         /* After the scan: see 4. */
-        uint64_t now = read_clock(t, coarse), state;
+        uint64_t now = fdn_limiter_read_clock(t, coarse), state;
         fdn_step(FDN_STEP_FREE);
         if (found) {
             if (hit_slot(t, rule, at, print, now, cost, &answer) == ANSWERED)
@@ -327,17 +220,18 @@ static inline void count(fdn_limiter *t, unsigned lane, bool allowed)
 fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost)
 {
     fdn_limiter_answer answer;
-    uint64_t print = print_of(hash, rule->period_ms);
-    bucket *first = first_bucket(t, print);
+    uint64_t print = fdn_limiter_print_of(hash, rule->period_ms);
+    fdn_limiter_bucket *first = fdn_limiter_first_bucket(t, print);
     __builtin_prefetch(first);
-    bucket *second = second_bucket(t, print, first);
+    fdn_limiter_bucket *second = fdn_limiter_second_bucket(t, print, first);
     __builtin_prefetch(second);
-    bool coarse = uses_coarse(t, rule);
-    uint64_t now = read_clock(t, coarse);
-    slot at;
+    bool coarse = fdn_limiter_uses_coarse(t, rule);
+    uint64_t now = fdn_limiter_read_clock(t, coarse);
+    fdn_limiter_slot at;
     fdn_step(FDN_STEP_FREE);
-    if ((!find_in(first, print, &at) && !find_in(second, print, &at)) || hit_slot(t, rule, at, print, now, cost, &answer) == GONE)
-        answer = hit_absent(t, rule, (bucket *const[2]){first, second}, print, coarse, cost);
+    if ((!fdn_limiter_find_in(first, print, &at) && !fdn_limiter_find_in(second, print, &at)) ||
+        hit_slot(t, rule, at, print, now, cost, &answer) == GONE)
+        answer = hit_absent(t, rule, (fdn_limiter_bucket *const[2]){first, second}, print, coarse, cost);
     /* The caller may read the coarse clock just after a tick and come back just before one. */
     if (!answer.allowed && coarse && rule->units != 0)
         answer.value += t->tick_ms;
@@ -348,19 +242,19 @@ fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limi
 
 bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash)
 {
-    uint64_t print = print_of(hash, period_ms);
-    bucket *first = first_bucket(t, print);
-    bucket *const pair[2] = {first, second_bucket(t, print, first)};
-    stripe *s = &t->stripes[print % STRIPES];
+    uint64_t print = fdn_limiter_print_of(hash, period_ms);
+    fdn_limiter_bucket *first = fdn_limiter_first_bucket(t, print);
+    fdn_limiter_bucket *const pair[2] = {first, fdn_limiter_second_bucket(t, print, first)};
+    fdn_limiter_stripe *s = &t->stripes[print % FDN_LIMITER_STRIPES];
     bool consumed = false;
-    slot at;
+    fdn_limiter_slot at;
     fdn_step(FDN_STEP_FREE);
     pthread_mutex_lock(&s->lock);
     fdn_step(FDN_STEP_LOCKED);
     while (find_settled(pair, print, &at)) {
         uint64_t state = atomic_load(at.state);
         fdn_step(FDN_STEP_FREE);
-        if (state == BUSY || !atomic_compare_exchange_strong(at.state, &state, BUSY))
+        if (state == FDN_LIMITER_BUSY || !atomic_compare_exchange_strong(at.state, &state, FDN_LIMITER_BUSY))
             continue;
         fdn_step(FDN_STEP_CLAIMED);
         bool ours = atomic_load(at.print) == print;
@@ -376,132 +270,4 @@ bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash)
     }
     pthread_mutex_unlock(&s->lock);
     return consumed;
-}
-
-int fdn_limiter_advance(fdn_limiter *t, uint64_t ms)
-{
-    if (t->clock != FDN_LIMITER_MANUAL)
-        return FDN_EINVAL;
-    uint64_t now = atomic_load(&t->manual_ns);
-    do {
-        if (ms > (FDN_LIMITER_MAX_NOW_NS - now) / FDN_NS_PER_MS)
-            return FDN_ETOOBIG;
-    } while (!atomic_compare_exchange_strong(&t->manual_ns, &now, now + ms * FDN_NS_PER_MS));
-    return 0;
-}
-
-void fdn_limiter_stats_of(fdn_limiter *t, fdn_limiter_stats *out)
-{
-    uint64_t now = read_clock(t, t->preset_coarse);
-    uint64_t judged = recycling_clock(t, now);
-    *out = (fdn_limiter_stats){.slots = t->bucket_count * SLOTS,
-                               .bytes = t->bucket_count * sizeof(bucket) + sizeof *t,
-                               .now_ms = now / FDN_NS_PER_MS,
-                               .coarse = t->clock == FDN_LIMITER_AUTO ? t->preset_coarse : t->clock == FDN_LIMITER_COARSE};
-    for (uint64_t i = 0; i < t->bucket_count; i++) {
-        for (int j = 0; j < SLOTS; j++) {
-            uint64_t state = atomic_load(&t->buckets[i].state[j]);
-            out->live += state != BUSY && !fdn_limiter_expired(t->algorithm, state, judged);
-        }
-    }
-    for (unsigned i = 0; i < FDN_LIMITER_LANES; i++) {
-        uint64_t allowed = atomic_load_explicit(&t->lanes[i].allowed, memory_order_relaxed);
-        uint64_t denied = atomic_load_explicit(&t->lanes[i].denied, memory_order_relaxed);
-        out->allowed += allowed;
-        out->denied += denied;
-        out->bytes += allowed | denied ? sizeof(lane_counters) : 0;
-    }
-    for (int i = 0; i < STRIPES; i++) {
-        out->full += atomic_load_explicit(&t->stripes[i].full, memory_order_relaxed);
-        out->evicted += atomic_load_explicit(&t->stripes[i].evicted, memory_order_relaxed);
-    }
-}
-
-const fdn_limiter_config *fdn_limiter_config_of(const fdn_limiter *t)
-{
-    return &t->config;
-}
-
-const fdn_limiter_rule *fdn_limiter_preset(const fdn_limiter *t)
-{
-    return &t->preset;
-}
-
-/* ---- life ----------------------------------------------------------------------------------------------------------------------- */
-
-static fdn_limiter_fit check(const fdn_limiter_config *config, fdn_limiter_rule *preset)
-{
-    *preset = (fdn_limiter_rule){0};
-    if (config->algorithm > FDN_LIMITER_FIXED_WINDOW || config->on_full > FDN_LIMITER_ALLOW || config->clock > FDN_LIMITER_MANUAL)
-        return FDN_LIMITER_BAD_ALGORITHM;
-    if (config->capacity == 0 || config->capacity > FDN_LIMITER_MAX_CAPACITY)
-        return FDN_LIMITER_BAD_CAPACITY;
-    if (config->period_ms == 0)
-        return config->limit == 0 && config->burst == 0 ? FDN_LIMITER_FITS : FDN_LIMITER_BAD_PERIOD;
-    return fdn_limiter_rule_make((fdn_limiter_algorithm)config->algorithm, config->limit, config->period_ms, config->burst, preset);
-}
-
-/* Zeroed pages that are taken from the system when they are first touched. */
-static void *map_pages(size_t bytes)
-{
-    if (fdn_alloc_fails())
-        return NULL;
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
-static void set_clock(fdn_limiter *t)
-{
-    uint64_t tick = fdn_clock_coarse_resolution_ns();
-    t->tick_ms = (tick + FDN_NS_PER_MS - 1) / FDN_NS_PER_MS;
-    t->coarse_from_ms = t->tick_ms * COARSE_TICKS;
-    uint64_t whole_ms = t->algorithm == FDN_LIMITER_GCRA ? t->preset.span / (16 * FDN_NS_PER_MS) : t->preset.period_ms;
-    t->preset_coarse = t->clock == FDN_LIMITER_COARSE || (t->clock == FDN_LIMITER_AUTO && whole_ms >= t->coarse_from_ms);
-    /* The coarse clock is never ahead of the precise one, so neither reads less than the epoch. */
-    t->epoch_ns = fdn_clock_coarse_ns();
-}
-
-int fdn_limiter_create(const fdn_limiter_config *config, fdn_limiter **out, fdn_limiter_fit *fit)
-{
-    fdn_limiter_rule preset;
-    *out = NULL;
-    *fit = check(config, &preset);
-    if (*fit != FDN_LIMITER_FITS)
-        return FDN_EINVAL;
-    /* Room to be aligned to a cache line by hand: the allocator promises 16 bytes. */
-    char *block = fdn_calloc(1, sizeof(fdn_limiter) + FDN_CACHE_LINE);
-    if (block == NULL)
-        return FDN_ENOMEM;
-    fdn_limiter *t = (fdn_limiter *)(((uintptr_t)block + FDN_CACHE_LINE - 1) & ~(uintptr_t)(FDN_CACHE_LINE - 1));
-    /* Twice as many slots as keys; a few buckets more, for the larger variance of small tables. */
-    t->bucket_count = (config->capacity + 1) / 2 + 4;
-    size_t table = t->bucket_count * sizeof(bucket);
-    t->mapped = table + FDN_LIMITER_LANES * sizeof(lane_counters);
-    t->mapping = map_pages(t->mapped);
-    if (t->mapping == NULL) {
-        fdn_free(block);
-        return FDN_ENOMEM;
-    }
-    t->buckets = t->mapping;
-    t->lanes = (lane_counters *)((char *)t->mapping + table);
-    t->config = *config;
-    t->algorithm = (fdn_limiter_algorithm)config->algorithm;
-    t->clock = (fdn_limiter_clock)config->clock;
-    t->preset = preset;
-    set_clock(t);
-    for (int i = 0; i < STRIPES; i++)
-        pthread_mutex_init(&t->stripes[i].lock, NULL);
-    t->block = block;
-    *out = t;
-    return 0;
-}
-
-void fdn_limiter_destroy(fdn_limiter *t)
-{
-    if (t == NULL)
-        return;
-    for (int i = 0; i < STRIPES; i++)
-        pthread_mutex_destroy(&t->stripes[i].lock);
-    munmap(t->mapping, t->mapped);
-    fdn_free(t->block);
 }

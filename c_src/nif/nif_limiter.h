@@ -10,7 +10,7 @@
 #include "nif/nif_limiter_key.h"
 
 /* Raised whenever fdn_limiters, fdn_limiter or this struct changes: all of it is handed over by a hot upgrade. */
-#define FDN_LIMITER_ABI 2
+#define FDN_LIMITER_ABI 3
 
 typedef struct {
     fdn_limiters *names;

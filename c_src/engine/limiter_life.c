@@ -1,0 +1,137 @@
+/*
+ * limiter_life.c - the life of a table: how it is made and taken apart, its manual clock, and its figures.
+ */
+#include <sys/mman.h>
+
+#include "base/fdn_alloc.h"
+#include "base/fdn_error.h"
+#include "engine/limiter_table.h"
+
+/* From this many ticks of the coarse clock on, the tick is small beside the time a full budget takes to come back. */
+#define COARSE_TICKS 250
+
+static fdn_limiter_fit check(const fdn_limiter_config *config, fdn_limiter_rule *preset)
+{
+    *preset = (fdn_limiter_rule){0};
+    if (config->algorithm > FDN_LIMITER_FIXED_WINDOW || config->on_full > FDN_LIMITER_ALLOW || config->clock > FDN_LIMITER_MANUAL)
+        return FDN_LIMITER_BAD_ALGORITHM;
+    if (config->capacity == 0 || config->capacity > FDN_LIMITER_MAX_CAPACITY)
+        return FDN_LIMITER_BAD_CAPACITY;
+    if (config->period_ms == 0)
+        return config->limit == 0 && config->burst == 0 ? FDN_LIMITER_FITS : FDN_LIMITER_BAD_PERIOD;
+    return fdn_limiter_rule_make((fdn_limiter_algorithm)config->algorithm, config->limit, config->period_ms, config->burst, preset);
+}
+
+/* Zeroed pages that are taken from the system when they are first touched. */
+static void *map_pages(size_t bytes)
+{
+    if (fdn_alloc_fails())
+        return NULL;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void set_clock(fdn_limiter *t)
+{
+    uint64_t tick = fdn_clock_coarse_resolution_ns();
+    t->tick_ms = (tick + FDN_NS_PER_MS - 1) / FDN_NS_PER_MS;
+    t->coarse_from_ms = t->tick_ms * COARSE_TICKS;
+    uint64_t whole_ms = t->algorithm == FDN_LIMITER_GCRA ? t->preset.span / (16 * FDN_NS_PER_MS) : t->preset.period_ms;
+    t->preset_coarse = t->clock == FDN_LIMITER_COARSE || (t->clock == FDN_LIMITER_AUTO && whole_ms >= t->coarse_from_ms);
+    /* The coarse clock is never ahead of the precise one, so neither reads less than the epoch. */
+    t->epoch_ns = fdn_clock_coarse_ns();
+}
+
+int fdn_limiter_create(const fdn_limiter_config *config, fdn_limiter **out, fdn_limiter_fit *fit)
+{
+    fdn_limiter_rule preset;
+    *out = NULL;
+    *fit = check(config, &preset);
+    if (*fit != FDN_LIMITER_FITS)
+        return FDN_EINVAL;
+    /* Room to be aligned to a cache line by hand: the allocator promises 16 bytes. */
+    char *block = fdn_calloc(1, sizeof(fdn_limiter) + FDN_CACHE_LINE);
+    if (block == NULL)
+        return FDN_ENOMEM;
+    fdn_limiter *t = (fdn_limiter *)(((uintptr_t)block + FDN_CACHE_LINE - 1) & ~(uintptr_t)(FDN_CACHE_LINE - 1));
+    /* Twice as many slots as keys; a few buckets more, for the larger variance of small tables. */
+    t->bucket_count = (config->capacity + 1) / 2 + 4;
+    size_t table = t->bucket_count * sizeof(fdn_limiter_bucket);
+    t->mapped = table + FDN_LIMITER_LANES * sizeof(fdn_limiter_counters);
+    t->mapping = map_pages(t->mapped);
+    if (t->mapping == NULL) {
+        fdn_free(block);
+        return FDN_ENOMEM;
+    }
+    t->buckets = t->mapping;
+    t->lanes = (fdn_limiter_counters *)((char *)t->mapping + table);
+    t->config = *config;
+    t->algorithm = (fdn_limiter_algorithm)config->algorithm;
+    t->clock = (fdn_limiter_clock)config->clock;
+    t->preset = preset;
+    set_clock(t);
+    for (int i = 0; i < FDN_LIMITER_STRIPES; i++)
+        pthread_mutex_init(&t->stripes[i].lock, NULL);
+    t->block = block;
+    *out = t;
+    return 0;
+}
+
+void fdn_limiter_destroy(fdn_limiter *t)
+{
+    if (t == NULL)
+        return;
+    for (int i = 0; i < FDN_LIMITER_STRIPES; i++)
+        pthread_mutex_destroy(&t->stripes[i].lock);
+    munmap(t->mapping, t->mapped);
+    fdn_free(t->block);
+}
+
+int fdn_limiter_advance(fdn_limiter *t, uint64_t ms)
+{
+    if (t->clock != FDN_LIMITER_MANUAL)
+        return FDN_EINVAL;
+    uint64_t now = atomic_load(&t->manual_ns);
+    do {
+        if (ms > (FDN_LIMITER_MAX_NOW_NS - now) / FDN_NS_PER_MS)
+            return FDN_ETOOBIG;
+    } while (!atomic_compare_exchange_strong(&t->manual_ns, &now, now + ms * FDN_NS_PER_MS));
+    return 0;
+}
+
+void fdn_limiter_stats_of(fdn_limiter *t, fdn_limiter_stats *out)
+{
+    uint64_t now = fdn_limiter_read_clock(t, t->preset_coarse);
+    uint64_t judged = fdn_limiter_recycling_clock(t, now);
+    *out = (fdn_limiter_stats){.slots = t->bucket_count * FDN_LIMITER_SLOTS,
+                               .bytes = t->bucket_count * sizeof(fdn_limiter_bucket) + sizeof *t,
+                               .now_ms = now / FDN_NS_PER_MS,
+                               .coarse = t->clock == FDN_LIMITER_AUTO ? t->preset_coarse : t->clock == FDN_LIMITER_COARSE};
+    for (uint64_t i = 0; i < t->bucket_count; i++) {
+        for (int j = 0; j < FDN_LIMITER_SLOTS; j++) {
+            uint64_t state = atomic_load(&t->buckets[i].state[j]);
+            out->live += state != FDN_LIMITER_BUSY && !fdn_limiter_expired(t->algorithm, state, judged);
+        }
+    }
+    for (unsigned i = 0; i < FDN_LIMITER_LANES; i++) {
+        uint64_t allowed = atomic_load_explicit(&t->lanes[i].allowed, memory_order_relaxed);
+        uint64_t denied = atomic_load_explicit(&t->lanes[i].denied, memory_order_relaxed);
+        out->allowed += allowed;
+        out->denied += denied;
+        out->bytes += allowed | denied ? sizeof(fdn_limiter_counters) : 0;
+    }
+    for (int i = 0; i < FDN_LIMITER_STRIPES; i++) {
+        out->full += atomic_load_explicit(&t->stripes[i].full, memory_order_relaxed);
+        out->evicted += atomic_load_explicit(&t->stripes[i].evicted, memory_order_relaxed);
+    }
+}
+
+const fdn_limiter_config *fdn_limiter_config_of(const fdn_limiter *t)
+{
+    return &t->config;
+}
+
+const fdn_limiter_rule *fdn_limiter_preset(const fdn_limiter *t)
+{
+    return &t->preset;
+}
