@@ -78,21 +78,6 @@ static int map(fdn_segment *segment, uint64_t size, bool writable)
     return 0;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t len, uint64_t offset)
-{
-    while (len > 0) {
-        ssize_t n = pwrite(fd, data, len, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? errno : EIO;
-        data += n;
-        len -= (size_t)n;
-        offset += (uint64_t)n;
-    }
-    return 0;
-}
-
 /*
  * The file gets its blocks, its header and its durable size under a temporary name; publish gives it its own. So a file with a
  * segment's name is whole, and shorter than its capacity only where somebody cut it.
@@ -120,7 +105,7 @@ int fdn_segment_create(fdn_store *store, uint64_t number, uint64_t capacity, uin
     segment->fd = openat(store->dir_fd, TEMPORARY, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int rc = segment->fd < 0 ? errno : fdn_file_allocate(segment->fd, capacity);
     if (rc == 0)
-        rc = write_all(segment->fd, page, FDN_SEGMENT_HEADER, 0);
+        rc = fdn_file_write(segment->fd, page, FDN_SEGMENT_HEADER, 0);
     if (rc == 0 && fsync(segment->fd) != 0)
         rc = errno;
     if (rc == 0)
@@ -238,7 +223,7 @@ static int emit_file(fdn_segment *segment, uint64_t offset, const struct iovec *
         }
         skip = left;
     }
-    return write_all(segment->fd, iov[0].iov_base, 8, offset);
+    return fdn_file_write(segment->fd, iov[0].iov_base, 8, offset);
 }
 
 int fdn_segment_emit(fdn_segment *segment, uint64_t offset, const struct iovec *iov, int count)
@@ -312,7 +297,7 @@ int fdn_store_lock(fdn_store *store, fdn_store_place *place)
         return rc;
     }
     int len = snprintf(text, sizeof text, "%-20ld\n", (long)getpid());
-    int rc = write_all(fd, (const uint8_t *)text, (size_t)len, 0);
+    int rc = fdn_file_write(fd, text, (size_t)len, 0);
     if (rc != 0) {
         close(fd);
         return rc;

@@ -24,89 +24,26 @@ static uint64_t header_checksum(const fdn_flag_header *h)
     return fdn_hash_check(h, CHECKED_HEADER_BYTES, 0);
 }
 
-/* ---- owner and mode ------------------------------------------------------------------------------------------------------------- */
-
-/* Root may work on what belongs to another user. */
-static int check_owner_and_mode(const struct stat *st)
-{
-    uid_t me = geteuid();
-    if (st->st_uid != me && me != 0)
-        return FDN_EOWNER;
-    return (st->st_mode & (S_IWGRP | S_IWOTH)) ? FDN_EMODE : 0;
-}
-
-int fdn_flags_check_file(int fd)
-{
-    struct stat st;
-    if (fstat(fd, &st) != 0)
-        return fdn_errno();
-    if (!S_ISREG(st.st_mode))
-        return FDN_EFOREIGN;
-    return check_owner_and_mode(&st);
-}
-
 int fdn_flags_open_dir(const char *path, bool create, const char **base, int *dir)
 {
-    const char *slash = strrchr(path, '/');
-    char name[4096];
-    size_t n = slash ? (size_t)(slash - path) : 0;
-    if (n >= sizeof name)
-        return ENAMETOOLONG;
-    *base = slash ? slash + 1 : path;
-    if (**base == '\0')
-        return EISDIR;
-    if (slash == NULL)
-        strcpy(name, ".");
-    else if (n == 0)
-        strcpy(name, "/");
-    else {
-        memcpy(name, path, n);
-        name[n] = '\0';
-    }
-    int fd = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT && create) {
-        if (mkdir(name, 0700) != 0 && errno != EEXIST)
-            return fdn_errno();
-        fd = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    }
-    if (fd < 0)
-        return fdn_errno();
-    struct stat st;
-    int rc = fstat(fd, &st) != 0 ? fdn_errno() : 0;
-    /* Whoever owns or may write the folder can put another file in the place of ours. A folder of root's is trusted. */
-    if (rc == 0 && st.st_uid != 0)
-        rc = check_owner_and_mode(&st);
-    else if (rc == 0 && (st.st_mode & (S_IWGRP | S_IWOTH)))
-        rc = FDN_EMODE;
-    if (rc == 0 && create && geteuid() == 0 && st.st_uid != 0)
-        rc = FDN_EOWNER;
-    if (rc != 0) {
-        close(fd);
+    int rc = fdn_file_open_dir(path, create, base, dir);
+    if (rc != 0)
         return rc;
-    }
-    *dir = fd;
-    return 0;
+    /* Whoever owns or may write the folder can put another file in the place of ours. */
+    rc = fdn_file_check_dir(*dir);
+    if (rc == 0 && create)
+        rc = fdn_file_may_create(*dir);
+    if (rc != 0)
+        close(*dir);
+    return rc;
 }
 
 /* ---- creating ---------------------------------------------------------------------------------------------------------------------
  */
 
-static int write_all(int fd, const void *data, size_t len)
+static int fill_new(int fd, void *context)
 {
-    const char *p = data;
-    size_t done = 0;
-    while (done < len) {
-        ssize_t n = pwrite(fd, p + done, len - done, (off_t)done);
-        if (n < 0 && errno != EINTR)
-            return fdn_errno();
-        if (n > 0)
-            done += (size_t)n;
-    }
-    return 0;
-}
-
-static int fill_new(int fd)
-{
+    (void)context;
     fdn_flag_header *h = fdn_calloc(1, sizeof *h);
     if (h == NULL)
         return FDN_ENOMEM;
@@ -123,53 +60,10 @@ static int fill_new(int fd)
     h->checksum = header_checksum(h);
     int rc = fdn_file_allocate(fd, h->file_bytes);
     if (rc == 0)
-        rc = write_all(fd, h, sizeof *h);
+        rc = fdn_file_write(fd, h, sizeof *h, 0);
     if (rc == 0 && fsync(fd) != 0)
         rc = fdn_errno();
     fdn_free(h);
-    return rc;
-}
-
-/* Filled and linked under its name, unless there is one of that name: another process was faster, and its file is as good. */
-static int fill_and_link(int fd, int from_dir, const char *from, int dir, const char *base, int flags)
-{
-    int rc = fill_new(fd);
-    if (rc == 0 && linkat(from_dir, from, dir, base, flags) != 0 && errno != EEXIST)
-        rc = fdn_errno();
-    return rc;
-}
-
-/*
- * A complete file appears under its name at once. It has no name until then where the system can do that, so that a creator that is
- * killed leaves nothing; otherwise a temporary one.
- */
-static int create_file(int dir, const char *base)
-{
-    char temp[300];
-    uint64_t unique;
-    int rc = ENOTSUP, fd = -1;
-#ifdef O_TMPFILE
-    fd = openat(dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-    if (fd >= 0) {
-        snprintf(temp, sizeof temp, "/proc/self/fd/%d", fd);
-        rc = access(temp, F_OK) == 0 ? fill_and_link(fd, AT_FDCWD, temp, dir, base, AT_SYMLINK_FOLLOW) : ENOTSUP;
-        close(fd);
-    }
-#endif
-    if (rc == ENOTSUP) {
-        fdn_random(&unique, sizeof unique);
-        int n = snprintf(temp, sizeof temp, "%s.new.%016llx", base, (unsigned long long)unique);
-        if (n < 0 || (size_t)n >= sizeof temp)
-            return ENAMETOOLONG;
-        fd = openat(dir, temp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        if (fd < 0)
-            return fdn_errno();
-        rc = fill_and_link(fd, dir, temp, dir, base, 0);
-        unlinkat(dir, temp, 0);
-        close(fd);
-    }
-    if (rc == 0 && fsync(dir) != 0)
-        rc = fdn_errno();
     return rc;
 }
 
@@ -256,7 +150,9 @@ int fdn_flags_open(fdn_flags **out, const char *path, unsigned mode)
         dir = -1;
         rc = fdn_flags_open_dir(path, true, &base, &dir);
         if (rc == 0)
-            rc = create_file(dir, base);
+            rc = fdn_file_create(dir, base, fill_new, NULL);
+        if (rc == EEXIST) /* another process was faster, and its file is as good */
+            rc = 0;
         if (rc != 0)
             goto fail;
         f->fd = openat(dir, base, flags);
@@ -265,7 +161,7 @@ int fdn_flags_open(fdn_flags **out, const char *path, unsigned mode)
         rc = errno == ENXIO ? FDN_EFOREIGN : fdn_errno();
         goto fail;
     }
-    rc = fdn_flags_check_file(f->fd);
+    rc = fdn_file_check(f->fd);
     if (rc != 0)
         goto fail;
     h = fdn_malloc(sizeof *h);

@@ -9,6 +9,7 @@
 
 #include "base/fdn_clock.h"
 #include "base/fdn_error.h"
+#include "base/fdn_file.h"
 #include "base/fdn_hash.h"
 #include "shared/flag_map_private.h"
 
@@ -144,7 +145,7 @@ static int lock_names(const fdn_flags *f, int *lock)
             rc = fdn_errno();
     }
     if (rc == 0)
-        rc = fdn_flags_check_file(fd);
+        rc = fdn_file_check(fd);
     close(dir);
     uint64_t deadline = fdn_clock_mono_ns() + LOCK_DEADLINE_NS;
     while (rc == 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {

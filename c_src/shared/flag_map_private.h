@@ -38,8 +38,7 @@ int fdn_flags_writable(const fdn_flags *f);
 void fdn_flags_begin(fdn_flags *f);
 void fdn_flags_end(fdn_flags *f);
 
-/* Open a file beside the flag file's folder safely: no symlink, ours, not writable by others. Returns a descriptor or -errno / code. */
+/* The folder of the flag file, which nobody else may write; create: where missing, and where it is ours to create in. */
 int fdn_flags_open_dir(const char *path, bool create, const char **base, int *dir);
-int fdn_flags_check_file(int fd);
 
 #endif
