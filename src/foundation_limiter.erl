@@ -41,15 +41,23 @@
 %% `precise' is the monotonic clock; `coarse' is its cheaper form, which moves in ticks (4 ms on common kernels: a window may seem that
 %% much shorter, and retry times are that much longer); `auto' (the default) is coarse where a full budget takes at least 250 ticks to
 %% come back; `manual' stands still until {@link advance/2} moves it, for tests that need no sleep.
+%%
+%% == Telemetry ==
+%% With `telemetry => true' each denied hit executes the event `[foundation_native, limiter, deny]' of the `telemetry' package, where
+%% that is loaded, in the process that hit: measurements `#{count => 1, retry_after => Ms}', metadata `#{limiter => Name, key => Key,
+%% cost => Cost, limit => preset | {PeriodMs, Limit}}'. What only asks ({@link peek/2}, cost 0) is not told. Admitted hits cost the same
+%% with and without; {@link info/1} counts both kinds in any case.
 -module(foundation_limiter).
 
 -export([start_link/2, child_spec/1, delete/1]).
 -export([hit/2, hit/3, hit/4, hit/5, peek/2, peek/4, reset/2, reset/3, info/1, whereis/1, advance/2]).
 -export([attach_nif/3, remove_nif/1]).
+-export([hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, reset_nif/2, reset_nif/3]).
 -export_type([name/0, handle/0, limiter/0, key/0, options/0, answer/0, option_error/0]).
 
 -nifs([
-    hit/2, hit/3, hit/4, hit/5, peek/2, peek/4, reset/2, reset/3, info/1, whereis/1, advance/2, attach_nif/3, remove_nif/1
+    hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, reset_nif/2, reset_nif/3,
+    info/1, whereis/1, advance/2, attach_nif/3, remove_nif/1
 ]).
 -on_load(load/0).
 
@@ -66,7 +74,9 @@
     burst => pos_integer(),
     capacity => pos_integer(),
     on_full => evict | deny | allow,
-    clock => auto | precise | coarse | manual
+    clock => auto | precise | coarse | manual,
+    scope => local | cluster | cluster_strict,
+    telemetry => boolean()
 }.
 -type option_error() :: {badarg, {Option :: term(), Reason :: atom()}}.
 
@@ -76,8 +86,9 @@ load() ->
 %% @doc Start the owner of a limiter, linked to the caller.
 %%
 %% Options and defaults: `algorithm' (`gcra'), `limit' and `period' in ms (both, or neither: then every hit brings its own), `burst'
-%% (the limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'). An option that is unknown, or known and
-%% not supported in this version (`sliding_window', `persist', `scope' other than `local'), is an error, never ignored.
+%% (the limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'), `scope' (`local'), `telemetry' (`false').
+%% An option that is unknown, or known and not supported in this version (`sliding_window', `persist', `scope' other than `local'), is
+%% an error, never ignored.
 %%
 %% The table outlives a crash of its owner: hits go on meanwhile, and the next `start_link' of the name takes the living table over,
 %% with all its budgets; its options must be the same (`{error, {badarg, {Option, differs_from_living_table}}}' otherwise; {@link
@@ -112,44 +123,68 @@ delete(Limiter) ->
 %% `{allow, Remaining}': admitted, and that many units remain now. `{deny, RetryAfterMs}': denied, nothing was consumed; the same hit is
 %% admitted after that many milliseconds, if nobody else takes the budget. Constant time; see `doc/SAFETY.md' for large keys.
 -spec hit(limiter(), key()) -> answer().
-hit(_Limiter, _Key) ->
-    erlang:nif_error(not_loaded).
+hit(Limiter, Key) ->
+    case hit_nif(Limiter, Key) of
+        [_ | _] = More -> more(More, {hit, Key, preset, 1});
+        Answer -> Answer
+    end.
 
 %% @doc A hit of the given cost: all of it is admitted, or nothing. Cost 0 takes nothing and answers like {@link peek/2}.
 -spec hit(limiter(), key(), Cost :: non_neg_integer()) -> answer().
-hit(_Limiter, _Key, _Cost) ->
-    erlang:nif_error(not_loaded).
+hit(Limiter, Key, Cost) ->
+    case hit_nif(Limiter, Key, Cost) of
+        [_ | _] = More -> more(More, {hit, Key, preset, Cost});
+        Answer -> Answer
+    end.
 
 %% @doc One hit of cost 1 against the limit given here. The preset limit under the same period has the same budget.
 -spec hit(limiter(), key(), PeriodMs :: pos_integer(), Limit :: non_neg_integer()) -> answer().
-hit(_Limiter, _Key, _PeriodMs, _Limit) ->
-    erlang:nif_error(not_loaded).
+hit(Limiter, Key, PeriodMs, Limit) ->
+    case hit_nif(Limiter, Key, PeriodMs, Limit) of
+        [_ | _] = More -> more(More, {hit, Key, {PeriodMs, Limit}, 1});
+        Answer -> Answer
+    end.
 
 %% @doc As {@link hit/4}, with a cost.
 -spec hit(limiter(), key(), PeriodMs :: pos_integer(), Limit :: non_neg_integer(), Cost :: non_neg_integer()) -> answer().
-hit(_Limiter, _Key, _PeriodMs, _Limit, _Cost) ->
-    erlang:nif_error(not_loaded).
+hit(Limiter, Key, PeriodMs, Limit, Cost) ->
+    case hit_nif(Limiter, Key, PeriodMs, Limit, Cost) of
+        [_ | _] = More -> more(More, {hit, Key, {PeriodMs, Limit}, Cost});
+        Answer -> Answer
+    end.
 
 %% @doc What the key has left: `{allow, Remaining}' where a hit of cost 1 would be admitted, with what remains before it, else
 %% `{deny, RetryAfterMs}'. Changes nothing.
 -spec peek(limiter(), key()) -> answer().
-peek(_Limiter, _Key) ->
-    erlang:nif_error(not_loaded).
+peek(Limiter, Key) ->
+    case peek_nif(Limiter, Key) of
+        [_ | _] = More -> more(More, {peek, Key, preset});
+        Answer -> Answer
+    end.
 
 %% @doc As {@link peek/2}, for the limit given here.
 -spec peek(limiter(), key(), PeriodMs :: pos_integer(), Limit :: non_neg_integer()) -> answer().
-peek(_Limiter, _Key, _PeriodMs, _Limit) ->
-    erlang:nif_error(not_loaded).
+peek(Limiter, Key, PeriodMs, Limit) ->
+    case peek_nif(Limiter, Key, PeriodMs, Limit) of
+        [_ | _] = More -> more(More, {peek, Key, {PeriodMs, Limit}});
+        Answer -> Answer
+    end.
 
 %% @doc Give the key its whole budget under the preset period back.
 -spec reset(limiter(), key()) -> ok.
-reset(_Limiter, _Key) ->
-    erlang:nif_error(not_loaded).
+reset(Limiter, Key) ->
+    case reset_nif(Limiter, Key) of
+        [_ | _] = More -> more(More, {reset, Key, preset});
+        Answer -> Answer
+    end.
 
 %% @doc Give the key its whole budget under this period back.
 -spec reset(limiter(), key(), PeriodMs :: pos_integer()) -> ok.
-reset(_Limiter, _Key, _PeriodMs) ->
-    erlang:nif_error(not_loaded).
+reset(Limiter, Key, PeriodMs) ->
+    case reset_nif(Limiter, Key, PeriodMs) of
+        [_ | _] = More -> more(More, {reset, Key, PeriodMs});
+        Answer -> Answer
+    end.
 
 %% @doc Options and figures of a limiter.
 %%
@@ -178,4 +213,71 @@ attach_nif(_Name, _Options, _Owner) ->
 %% @private Remove the table; the owner goes on.
 -spec remove_nif(limiter()) -> {ok, Owner :: pid()}.
 remove_nif(_Limiter) ->
+    erlang:nif_error(not_loaded).
+
+%% ---- what a native call leaves to Erlang -----------------------------------------------------------------------------------------
+
+%% The functions above are thin: a native call answers a list only where the limiter's options ask for more, a budget that is not on
+%% this node or a denial that is to be told.
+-type more() :: nonempty_improper_list(cluster | denied | name(), boolean() | non_neg_integer()).
+
+more([cluster, Name | Telemetry], Request) ->
+    case apply(foundation_limiter_cluster, request, [Name, Request]) of
+        {deny, RetryAfterMs} when Telemetry -> denied(Name, Request, RetryAfterMs);
+        Answer -> Answer
+    end;
+more([denied, Name | RetryAfterMs], Request) ->
+    denied(Name, Request, RetryAfterMs).
+
+%% A handler can only be attached through the telemetry module, so while that is not loaded there is none to call, and a release
+%% without the package pays a look at the export table.
+denied(Name, {hit, Key, Rule, Cost}, RetryAfterMs) when Cost > 0 ->
+    _ = erlang:function_exported(telemetry, execute, 3) andalso
+        apply(telemetry, execute, [
+            [foundation_native, limiter, deny],
+            #{count => 1, retry_after => RetryAfterMs},
+            #{limiter => Name, key => Key, limit => Rule, cost => Cost}
+        ]),
+    {deny, RetryAfterMs};
+denied(_Name, _Request, RetryAfterMs) ->
+    {deny, RetryAfterMs}.
+
+%% @private
+-spec hit_nif(limiter(), key()) -> answer() | more().
+hit_nif(_Limiter, _Key) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec hit_nif(limiter(), key(), non_neg_integer()) -> answer() | more().
+hit_nif(_Limiter, _Key, _Cost) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec hit_nif(limiter(), key(), pos_integer(), non_neg_integer()) -> answer() | more().
+hit_nif(_Limiter, _Key, _PeriodMs, _Limit) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec hit_nif(limiter(), key(), pos_integer(), non_neg_integer(), non_neg_integer()) -> answer() | more().
+hit_nif(_Limiter, _Key, _PeriodMs, _Limit, _Cost) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec peek_nif(limiter(), key()) -> answer() | more().
+peek_nif(_Limiter, _Key) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec peek_nif(limiter(), key(), pos_integer(), non_neg_integer()) -> answer() | more().
+peek_nif(_Limiter, _Key, _PeriodMs, _Limit) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec reset_nif(limiter(), key()) -> ok | more().
+reset_nif(_Limiter, _Key) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec reset_nif(limiter(), key(), pos_integer()) -> ok | more().
+reset_nif(_Limiter, _Key, _PeriodMs) ->
     erlang:nif_error(not_loaded).

@@ -13,7 +13,9 @@
     burst => undefined,
     capacity => 100000,
     on_full => evict,
-    clock => auto
+    clock => auto,
+    scope => local,
+    telemetry => false
 }).
 
 -spec start_link(term(), term()) -> {ok, pid()} | {error, term()}.
@@ -76,8 +78,8 @@ remove(Handle) ->
 normalise(Options) when is_map(Options) ->
     case unsupported(maps:to_list(Options)) of
         none ->
-            All = maps:merge(?DEFAULTS, maps:without([persist, scope], Options)),
-            Order = [algorithm, limit, period, burst, capacity, on_full, clock],
+            All = maps:merge(?DEFAULTS, maps:without([persist], Options)),
+            Order = [algorithm, limit, period, burst, capacity, on_full, clock, scope, telemetry],
             {ok, list_to_tuple([maps:get(Option, All) || Option <- Order])};
         {_, _} = Wrong ->
             {error, {badarg, Wrong}}
@@ -89,8 +91,6 @@ unsupported([]) -> none;
 unsupported([{algorithm, sliding_window} | _]) -> {algorithm, sliding_window_not_supported};
 unsupported([{persist, undefined} | Rest]) -> unsupported(Rest);
 unsupported([{persist, _} | _]) -> {persist, not_supported};
-unsupported([{scope, local} | Rest]) -> unsupported(Rest);
 unsupported([{scope, Scope} | _]) when Scope =:= cluster; Scope =:= cluster_strict -> {scope, not_supported};
-unsupported([{scope, _} | _]) -> {scope, unknown_value};
 unsupported([{Option, _} | Rest]) when is_map_key(Option, ?DEFAULTS) -> unsupported(Rest);
 unsupported([{Option, _} | _]) -> {Option, unknown_option}.

@@ -2,8 +2,7 @@
 -module(fdn_test).
 
 -export([tmp_dir/0, tmp_dir/1, del_dir/1, with_tmp_dir/1, await/1, await/2, peer/0, peer/1, stop_peer/1, eval_in_vm/1, distributed/0,
-         root_dir/0,
-         run/2]).
+         root_dir/0, run/2, with_telemetry/1]).
 
 %% A fresh folder with a path of its own, mode 0700.
 tmp_dir() ->
@@ -121,3 +120,28 @@ run_output(Port, Acc) ->
         {Port, {exit_status, Status}} -> {Status, unicode:characters_to_list(iolist_to_binary(Acc))}
     after 60000 -> error({no_end, Port})
     end.
+
+%% Call the fun while a module `telemetry' is loaded, which is not the package: its execute/3 sends the caller of this function
+%% {telemetry, Pid, Event, Measurements, Metadata}, Pid being where it was called.
+with_telemetry(Fun) ->
+    false = code:is_loaded(telemetry),
+    persistent_term:put({?MODULE, listener}, self()),
+    Forms = [
+        "-module(telemetry).",
+        "-export([execute/3]).",
+        "execute(E, M, T) -> persistent_term:get({fdn_test, listener}) ! {telemetry, self(), E, M, T}, ok."
+    ],
+    {ok, telemetry, Beam} = compile:forms([parse(Form) || Form <- Forms]),
+    {module, telemetry} = code:load_binary(telemetry, "telemetry.erl", Beam),
+    try
+        Fun()
+    after
+        code:delete(telemetry),
+        code:purge(telemetry),
+        persistent_term:erase({?MODULE, listener})
+    end.
+
+parse(Text) ->
+    {ok, Tokens, _} = erl_scan:string(Text),
+    {ok, Form} = erl_parse:parse_form(Tokens),
+    Form.

@@ -342,32 +342,17 @@ a_late_reason_is_waited_for(#{path := Path}) ->
     ?assertMatch(#{g := #{state := rolled_back, reason := undefined, at := undefined}}, ?F:groups()).
 
 telemetry_is_told(_) ->
-    Self = self(),
-    persistent_term:put({?MODULE, listener}, Self),
-    Listener = {call, 1, {remote, 1, {atom, 1, persistent_term}, {atom, 1, get}}, [erl_parse:abstract({?MODULE, listener})]},
-    Code = [
-        {attribute, 1, module, telemetry},
-        {attribute, 1, export, [{execute, 3}]},
-        {function, 1, execute, 3, [
-            {clause, 1, [{var, 1, 'E'}, {var, 1, 'M'}, {var, 1, 'T'}], [], [
-                {op, 1, '!', Listener, {tuple, 1, [{atom, 1, telemetry}, {var, 1, 'E'}, {var, 1, 'M'}, {var, 1, 'T'}]}}
-            ]}
-        ]}
-    ],
-    {ok, telemetry, Beam} = compile:forms(Code),
-    ?assertEqual(false, code:is_loaded(telemetry)),
-    {module, telemetry} = code:load_binary(telemetry, "telemetry.erl", Beam),
-    try
+    fdn_test:with_telemetry(fun() ->
+        Told = fun(Event, Metadata) ->
+            Got = receive {telemetry, _Server, E, M, T} -> {E, M, T} after 20000 -> never end,
+            ?assertEqual({[foundation_native, flags, Event], #{count => 1}, Metadata}, Got)
+        end,
         ok = ?F:declare(a, #{group => g}),
         ok = ?F:set(a, true),
-        expect({telemetry, [foundation_native, flags, changed], #{count => 1}, #{flag => a, value => true}}),
+        Told(changed, #{flag => a, value => true}),
         {ok, _} = ?F:rollback(g, why),
-        expect({telemetry, [foundation_native, flags, rolled_back], #{count => 1}, #{group => g, epoch => 2, reason => <<"why">>}})
-    after
-        code:delete(telemetry),
-        code:purge(telemetry),
-        persistent_term:erase({?MODULE, listener})
-    end.
+        Told(rolled_back, #{group => g, epoch => 2, reason => <<"why">>})
+    end).
 
 another_process_changes_the_file(C) ->
     ok = ?F:declare(a, #{group => g}),

@@ -36,7 +36,8 @@ typedef enum { FDN_LIMITER_AUTO, FDN_LIMITER_PRECISE, FDN_LIMITER_COARSE, FDN_LI
 /* How a table is made. period_ms 0: no preset limit, every hit brings its own. */
 typedef struct {
     uint32_t algorithm, on_full, clock;
-    uint32_t tags;                    /* the caller's; means nothing here */
+    uint32_t tags;                    /* the caller's, and mean nothing here: what it wants to know at a hit, */
+    uint64_t label;                   /* and what it calls the table */
     uint64_t limit, period_ms, burst; /* burst counts for gcra only */
     uint64_t capacity;                /* keys, 1 .. FDN_LIMITER_MAX_CAPACITY */
 } fdn_limiter_config;

@@ -50,6 +50,11 @@
     X(created)                                                                                                                         \
     X(attached)                                                                                                                        \
     X(already_started)                                                                                                                 \
+    X(scope)                                                                                                                           \
+    X(local)                                                                                                                           \
+    X(cluster)                                                                                                                         \
+    X(cluster_strict)                                                                                                                  \
+    X(telemetry)                                                                                                                       \
     /* snapshot */                                                                                                                     \
     X(foundation_saved)                                                                                                                \
     X(conflict)                                                                                                                        \

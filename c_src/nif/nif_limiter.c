@@ -1,6 +1,9 @@
 /*
  * nif_limiter.c - the hot calls: hit, peek, reset; and the library's life.
  *
+ * They answer a list where the limiter's tags say that the Erlang function around them has more to do (foundation_limiter:more/2):
+ * [cluster, Name | Telemetry] for a limiter whose budget is not here, [denied, Name | Ms] for a denial that is to be told.
+ *
  * Each runs on a normal scheduler for a bounded time: a lookup by name, a hash of the key, a clock, one or two cache lines, one
  * compare-and-swap. A key that is too large to hash here sends the whole call to a dirty scheduler, where it starts over.
  */
@@ -72,11 +75,28 @@ static inline const fdn_limiter_rule *rule_of(ErlNifEnv *env, const fdn_limiter 
 
 /* ---- hit, peek, reset ----------------------------------------------------------------------------------------------------------- */
 
-typedef enum { DONE, WRONG, TOO_LARGE } call_result;
+typedef enum { DONE, TELL, ELSEWHERE, WRONG, TOO_LARGE } call_result;
+
+/* What there is to know after the call. */
+typedef struct {
+    fdn_limiter_answer answer; /* DONE, TELL */
+    uint32_t tags;             /* TELL, ELSEWHERE: of the limiter */
+    ERL_NIF_TERM name;
+    complaint wrong; /* WRONG */
+} call_report;
+
+static inline call_result with_tags(const fdn_limiter *t, call_result result, call_report *out)
+{
+    const fdn_limiter_config *config = fdn_limiter_config_of(t);
+    out->tags = config->tags;
+    out->name = (ERL_NIF_TERM)config->label;
+    return result;
+}
 
 static inline call_result call_inside(ErlNifEnv *env, fdn_limiter_state *st, fdn_limiter *t, unsigned lane, const ERL_NIF_TERM argv[],
-                                      const shape *s, bool dirty, fdn_limiter_answer *answer, complaint *wrong)
+                                      const shape *s, bool dirty, call_report *out)
 {
+    complaint *wrong = &out->wrong;
     fdn_limiter_rule own;
     uint64_t hash, cost = s->cost;
     const fdn_limiter_rule *rule = rule_of(env, t, argv, s, &own, wrong);
@@ -89,6 +109,8 @@ static inline call_result call_inside(ErlNifEnv *env, fdn_limiter_state *st, fdn
                                                                                                              : "exceeds_limit"};
         return WRONG;
     }
+    if (fdn_limiter_config_of(t)->tags & FDN_LIMITER_SCOPE)
+        return with_tags(t, ELSEWHERE, out);
     switch (fdn_limiter_key(env, argv[1], &st->secret, dirty, &hash)) {
     case FDN_KEY_HASHED:
         break;
@@ -98,34 +120,57 @@ static inline call_result call_inside(ErlNifEnv *env, fdn_limiter_state *st, fdn
         *wrong = (complaint){"key", "enomem"};
         return WRONG;
     }
-    if (s->reset)
+    if (s->reset) {
         (void)fdn_limiter_reset(t, rule->period_ms, hash);
-    else
-        *answer = fdn_limiter_hit(t, lane, rule, hash, cost);
+        return DONE;
+    }
+    out->answer = fdn_limiter_hit(t, lane, rule, hash, cost);
+    if (!out->answer.allowed && cost != 0 && fdn_limiter_config_of(t)->tags & FDN_LIMITER_TELEMETRY)
+        return with_tags(t, TELL, out);
     return DONE;
 }
 
 typedef ERL_NIF_TERM nif(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
+static ERL_NIF_TERM uncommon(ErlNifEnv *env, const fdn_lib *lib, call_result result, const call_report *report, const shape *s,
+                             nif *on_dirty, int argc, const ERL_NIF_TERM argv[])
+{
+    ERL_NIF_TERM word, more;
+    switch (result) {
+    case WRONG:
+        return fdn_raise_badarg(env, report->wrong.argument, report->wrong.reason);
+    case TOO_LARGE:
+        return enif_schedule_nif(env, s->name, ERL_NIF_DIRTY_JOB_CPU_BOUND, on_dirty, argc, argv);
+    case ELSEWHERE:
+        word = lib->atoms.cluster;
+        more = report->tags & FDN_LIMITER_TELEMETRY ? lib->atoms.true_ : lib->atoms.false_;
+        break;
+    default:
+        word = lib->atoms.denied;
+        more = enif_make_uint64(env, report->answer.value);
+        break;
+    }
+    return enif_make_list_cell(env, word, enif_make_list_cell(env, report->name, more));
+}
+
 static inline ERL_NIF_TERM call(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[], const shape *s, nif *on_dirty)
 {
     fdn_lib *lib = fdn_lib_of(env);
     fdn_limiter_state *st = lib->state;
-    fdn_limiter_answer answer = {false, 0};
-    complaint wrong;
+    call_report report = {.answer = {false, 0}};
     unsigned lane = fdn_limiter_lane(st);
     fdn_limiter *t = fdn_limiter_enter(env, st, lane, argv[0]);
     if (t == NULL)
         return fdn_limiter_raise_unknown(env, argv[0]);
-    call_result result = call_inside(env, st, t, lane, argv, s, on_dirty == NULL, &answer, &wrong);
+    call_result result = call_inside(env, st, t, lane, argv, s, on_dirty == NULL, &report);
     fdn_limiters_leave(st->names, lane);
-    if (result == WRONG)
-        return fdn_raise_badarg(env, wrong.argument, wrong.reason);
-    if (result == TOO_LARGE)
-        return enif_schedule_nif(env, s->name, ERL_NIF_DIRTY_JOB_CPU_BOUND, on_dirty, argc, argv);
-    if (s->reset)
+    if (result == DONE && s->reset)
         return lib->atoms.ok;
-    return enif_make_tuple2(env, answer.allowed ? lib->atoms.allow : lib->atoms.deny, enif_make_uint64(env, answer.value));
+    if (result == DONE) {
+        ERL_NIF_TERM word = report.answer.allowed ? lib->atoms.allow : lib->atoms.deny;
+        return enif_make_tuple2(env, word, enif_make_uint64(env, report.answer.value));
+    }
+    return uncommon(env, lib, result, &report, s, on_dirty, argc, argv);
 }
 
 #define CALL(NAME, ...)                                                                                                                \
@@ -139,14 +184,14 @@ static inline ERL_NIF_TERM call(ErlNifEnv *env, int argc, const ERL_NIF_TERM arg
         return call(env, argc, argv, &shape_##NAME, dirty_##NAME);                                                                     \
     }
 
-CALL(hit_2, .cost = 1, .name = "hit")
-CALL(hit_3, .cost_at = 2, .name = "hit")
-CALL(hit_4, .period_at = 2, .limit_at = 3, .cost = 1, .name = "hit")
-CALL(hit_5, .period_at = 2, .limit_at = 3, .cost_at = 4, .name = "hit")
-CALL(peek_2, .cost = 0, .name = "peek")
-CALL(peek_4, .period_at = 2, .limit_at = 3, .cost = 0, .name = "peek")
-CALL(reset_2, .reset = true, .name = "reset")
-CALL(reset_3, .period_at = 2, .reset = true, .name = "reset")
+CALL(hit_2, .cost = 1, .name = "hit_nif")
+CALL(hit_3, .cost_at = 2, .name = "hit_nif")
+CALL(hit_4, .period_at = 2, .limit_at = 3, .cost = 1, .name = "hit_nif")
+CALL(hit_5, .period_at = 2, .limit_at = 3, .cost_at = 4, .name = "hit_nif")
+CALL(peek_2, .cost = 0, .name = "peek_nif")
+CALL(peek_4, .period_at = 2, .limit_at = 3, .cost = 0, .name = "peek_nif")
+CALL(reset_2, .reset = true, .name = "reset_nif")
+CALL(reset_3, .period_at = 2, .reset = true, .name = "reset_nif")
 
 /* ---- the library ---------------------------------------------------------------------------------------------------------------- */
 
@@ -185,14 +230,14 @@ static void destroy_state(void *state)
 static const fdn_part part = {.name = "limiter", .abi = FDN_LIMITER_ABI, .create = create_state, .destroy = destroy_state};
 
 static ErlNifFunc functions[] = {
-    {"hit", 2, nif_hit_2, 0},
-    {"hit", 3, nif_hit_3, 0},
-    {"hit", 4, nif_hit_4, 0},
-    {"hit", 5, nif_hit_5, 0},
-    {"peek", 2, nif_peek_2, 0},
-    {"peek", 4, nif_peek_4, 0},
-    {"reset", 2, nif_reset_2, 0},
-    {"reset", 3, nif_reset_3, 0},
+    {"hit_nif", 2, nif_hit_2, 0},
+    {"hit_nif", 3, nif_hit_3, 0},
+    {"hit_nif", 4, nif_hit_4, 0},
+    {"hit_nif", 5, nif_hit_5, 0},
+    {"peek_nif", 2, nif_peek_2, 0},
+    {"peek_nif", 4, nif_peek_4, 0},
+    {"reset_nif", 2, nif_reset_2, 0},
+    {"reset_nif", 3, nif_reset_3, 0},
     {"advance", 2, fdn_limiter_nif_advance, 0},
     {"whereis", 1, fdn_limiter_nif_whereis, 0},
     {"info", 1, fdn_limiter_nif_info, ERL_NIF_DIRTY_JOB_CPU_BOUND},

@@ -12,6 +12,9 @@
 /* Raised whenever fdn_limiters, fdn_limiter or this struct changes: all of it is handed over by a hot upgrade. */
 #define FDN_LIMITER_ABI 3
 
+/* The tags of a table (fdn_limiter_config); its label is its name, an atom. A scope of 0 is local. */
+enum { FDN_LIMITER_SCOPE = 3, FDN_LIMITER_CLUSTER = 1, FDN_LIMITER_CLUSTER_STRICT = 2, FDN_LIMITER_TELEMETRY = 4 };
+
 typedef struct {
     fdn_limiters *names;
     ErlNifTSDKey lane_key; /* of each thread: stamp and lane, as a pointer */

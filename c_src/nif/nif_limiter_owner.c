@@ -7,8 +7,9 @@
 /* ---- options -------------------------------------------------------------------------------------------------------------------- */
 
 /* attach_nif's configuration: a tuple of every option in this order, `undefined` where the limit or burst was left out. */
-enum { ALGORITHM, LIMIT, PERIOD, BURST, CAPACITY, ON_FULL, CLOCK, OPTIONS };
-static const char *const option_names[OPTIONS] = {"algorithm", "limit", "period", "burst", "capacity", "on_full", "clock"};
+enum { ALGORITHM, LIMIT, PERIOD, BURST, CAPACITY, ON_FULL, CLOCK, SCOPE, TELEMETRY, OPTIONS };
+static const char *const option_names[OPTIONS] = {"algorithm", "limit", "period", "burst",    "capacity",
+                                                  "on_full",   "clock", "scope",  "telemetry"};
 
 static ERL_NIF_TERM bad_option(ErlNifEnv *env, const char *option, const char *reason)
 {
@@ -28,14 +29,17 @@ static bool pick(ERL_NIF_TERM term, const ERL_NIF_TERM *words, uint32_t n, uint3
 }
 
 typedef struct {
-    ERL_NIF_TERM algorithms[2], policies[3], clocks[4];
+    ERL_NIF_TERM algorithms[2], policies[3], clocks[4], scopes[3], booleans[2];
 } vocabulary;
 
 static vocabulary vocabulary_of(ErlNifEnv *env)
 {
     const fdn_atoms *a = &fdn_lib_of(env)->atoms;
-    return (vocabulary){
-        {a->gcra, a->fixed_window}, {a->evict, a->deny, a->allow}, {enif_make_atom(env, "auto"), a->precise, a->coarse, a->manual}};
+    return (vocabulary){.algorithms = {a->gcra, a->fixed_window},
+                        .policies = {a->evict, a->deny, a->allow},
+                        .clocks = {enif_make_atom(env, "auto"), a->precise, a->coarse, a->manual},
+                        .scopes = {a->local, a->cluster, a->cluster_strict},
+                        .booleans = {a->false_, a->true_}};
 }
 
 /* Which option is wrong, and *reason; or -1. The ranges are the engine's to check. */
@@ -53,6 +57,12 @@ static int read_options(ErlNifEnv *env, const ERL_NIF_TERM *v, fdn_limiter_confi
         return ON_FULL;
     if (!pick(v[CLOCK], words.clocks, 4, &c->clock))
         return CLOCK;
+    uint32_t scope, telemetry;
+    if (!pick(v[SCOPE], words.scopes, 3, &scope))
+        return SCOPE;
+    if (!pick(v[TELEMETRY], words.booleans, 2, &telemetry))
+        return TELEMETRY;
+    c->tags = scope | (telemetry ? FDN_LIMITER_TELEMETRY : 0);
     if (!fdn_limiter_get_count(env, v[CAPACITY], &c->capacity, reason))
         return CAPACITY;
     *reason = "missing";
@@ -108,7 +118,11 @@ static int first_difference(const fdn_limiter_config *a, const fdn_limiter_confi
         return CAPACITY;
     if (a->on_full != b->on_full)
         return ON_FULL;
-    return a->clock != b->clock ? CLOCK : -1;
+    if (a->clock != b->clock)
+        return CLOCK;
+    if (a->tags == b->tags)
+        return -1;
+    return (a->tags ^ b->tags) & FDN_LIMITER_SCOPE ? SCOPE : TELEMETRY;
 }
 
 /* ---- attach --------------------------------------------------------------------------------------------------------------------- */
@@ -176,6 +190,7 @@ ERL_NIF_TERM fdn_limiter_nif_attach(ErlNifEnv *env, int argc, const ERL_NIF_TERM
     wrong = read_options(env, values, &config, &reason);
     if (wrong >= 0)
         return bad_option(env, option_names[wrong], reason);
+    config.label = argv[0];
     for (;;) {
         fdn_limiters_entry entry;
         bool again = false;
@@ -257,8 +272,9 @@ ERL_NIF_TERM fdn_limiter_nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM a
     bool preset = config.period_ms != 0;
     ERL_NIF_TERM in_use = config.clock == FDN_LIMITER_MANUAL ? a->manual : stats.coarse ? a->coarse : a->precise;
 #define COUNT(value) enif_make_uint64(env, (value))
-    ERL_NIF_TERM keys[] = {a->algorithm, a->limit, a->period, a->burst, a->capacity, a->on_full, a->clock, a->clock_in_use, a->now,
-                           a->owner,     a->live,  a->slots,  a->bytes, a->allowed,  a->denied,  a->full,  a->evicted};
+    ERL_NIF_TERM keys[] = {a->algorithm,    a->limit, a->period,  a->burst, a->capacity, a->on_full, a->clock,
+                           a->clock_in_use, a->now,   a->owner,   a->live,  a->slots,    a->bytes,   a->allowed,
+                           a->denied,       a->full,  a->evicted, a->scope, a->telemetry};
     ERL_NIF_TERM values[] = {words.algorithms[config.algorithm],
                              preset ? COUNT(config.limit) : a->undefined,
                              preset ? COUNT(config.period_ms) : a->undefined,
@@ -275,7 +291,9 @@ ERL_NIF_TERM fdn_limiter_nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM a
                              COUNT(stats.allowed),
                              COUNT(stats.denied),
                              COUNT(stats.full),
-                             COUNT(stats.evicted)};
+                             COUNT(stats.evicted),
+                             words.scopes[config.tags & FDN_LIMITER_SCOPE],
+                             words.booleans[(config.tags & FDN_LIMITER_TELEMETRY) != 0]};
 #undef COUNT
     _Static_assert(sizeof keys == sizeof values, "a value for each key");
     ERL_NIF_TERM map;

@@ -28,6 +28,8 @@ defmodule Foundation.Native.Limiter do
           | {:capacity, pos_integer}
           | {:on_full, :evict | :deny | :allow}
           | {:clock, :auto | :precise | :coarse | :manual}
+          | {:scope, :local | :cluster | :cluster_strict}
+          | {:telemetry, boolean}
 
   @doc """
   Starts the owner of a limiter. `:name` is required; the other options are those of `:foundation_limiter.start_link/2`.
