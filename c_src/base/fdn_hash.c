@@ -15,7 +15,7 @@ uint64_t fdn_hash_keyed(const void *data, size_t len, const uint8_t key[FDN_HASH
     uint64_t h;
     crypto_shorthash(out, data, len, key);
     memcpy(&h, out, sizeof h);
-    return h;
+    return fdn_hash_word(h);
 }
 
 uint64_t fdn_hash_check(const void *data, size_t len, uint64_t salt)

@@ -13,6 +13,16 @@
 
 #define FDN_HASH_KEY_BYTES 16
 
+/* A word as its bytes are hashed: little-endian on every machine. */
+static inline uint64_t fdn_hash_word(uint64_t word)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return __builtin_bswap64(word);
+#else
+    return word;
+#endif
+}
+
 uint64_t fdn_hash_keyed(const void *data, size_t len, const uint8_t key[FDN_HASH_KEY_BYTES]);
 
 uint64_t fdn_hash_check(const void *data, size_t len, uint64_t salt);

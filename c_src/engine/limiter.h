@@ -23,6 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/fdn_hash.h"
 #include "engine/limiter_rule.h"
 
 typedef enum { FDN_LIMITER_EVICT, FDN_LIMITER_DENY, FDN_LIMITER_ALLOW } fdn_limiter_on_full;
@@ -56,6 +57,17 @@ typedef struct {
     bool coarse;              /* the preset limit's clock */
 } fdn_limiter_stats;
 
+/*
+ * With what the caller hashes the keys of one table. It means nothing to the engine, which keeps it where every hit finds it; a table
+ * that lives in a file has its two keys from there.
+ */
+typedef struct {
+    uint8_t binaries[FDN_HASH_KEY_BYTES], terms[FDN_HASH_KEY_BYTES];
+    uint64_t salts[2];
+    bool signed_zero; /* whether 0.0 and -0.0 are different terms in this VM (since OTP 27) */
+    bool lasting;     /* the hashes outlive the VM */
+} fdn_limiter_secret;
+
 typedef struct fdn_limiter fdn_limiter;
 
 /*
@@ -66,6 +78,12 @@ int fdn_limiter_create(const fdn_limiter_config *config, fdn_limiter **out, fdn_
 
 /* Give all memory back. No other thread may be inside a call on this table. NULL is allowed. */
 void fdn_limiter_destroy(fdn_limiter *t);
+
+/* A table's secret, zero after fdn_limiter_create; to be filled before others know the table. It lives as long as the table. */
+static inline fdn_limiter_secret *fdn_limiter_secret_of(fdn_limiter *t)
+{
+    return (fdn_limiter_secret *)(void *)t; /* its first member */
+}
 
 /* The configuration it was made with, and its preset rule (period_ms 0: none). They live as long as the table. */
 const fdn_limiter_config *fdn_limiter_config_of(const fdn_limiter *t);

@@ -32,6 +32,7 @@ typedef struct {
 } fdn_limiter_stripe;
 
 struct fdn_limiter {
+    fdn_limiter_secret secret; /* first: fdn_limiter_secret_of */
     fdn_limiter_bucket *buckets;
     uint64_t bucket_count;
     fdn_limiter_algorithm algorithm;
@@ -49,6 +50,8 @@ struct fdn_limiter {
     _Atomic uint64_t manual_ns;
     fdn_limiter_stripe stripes[FDN_LIMITER_STRIPES];
 };
+
+_Static_assert(offsetof(struct fdn_limiter, secret) == 0, "fdn_limiter_secret_of");
 
 /* A key's slot. */
 typedef struct {

@@ -93,8 +93,8 @@ static inline call_result with_tags(const fdn_limiter *t, call_result result, ca
     return result;
 }
 
-static inline call_result call_inside(ErlNifEnv *env, fdn_limiter_state *st, fdn_limiter *t, unsigned lane, const ERL_NIF_TERM argv[],
-                                      const shape *s, bool dirty, call_report *out)
+static inline call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsigned lane, const ERL_NIF_TERM argv[], const shape *s,
+                                      bool dirty, call_report *out)
 {
     complaint *wrong = &out->wrong;
     fdn_limiter_rule own;
@@ -111,7 +111,7 @@ static inline call_result call_inside(ErlNifEnv *env, fdn_limiter_state *st, fdn
     }
     if (fdn_limiter_config_of(t)->tags & FDN_LIMITER_SCOPE)
         return with_tags(t, ELSEWHERE, out);
-    switch (fdn_limiter_key(env, argv[1], &st->secret, dirty, &hash)) {
+    switch (fdn_limiter_key(env, argv[1], fdn_limiter_secret_of(t), dirty, &hash)) {
     case FDN_KEY_HASHED:
         break;
     case FDN_KEY_NEEDS_DIRTY:
@@ -162,7 +162,7 @@ static inline ERL_NIF_TERM call(ErlNifEnv *env, int argc, const ERL_NIF_TERM arg
     fdn_limiter *t = fdn_limiter_enter(env, st, lane, argv[0]);
     if (t == NULL)
         return fdn_limiter_raise_unknown(env, argv[0]);
-    call_result result = call_inside(env, st, t, lane, argv, s, on_dirty == NULL, &report);
+    call_result result = call_inside(env, t, lane, argv, s, on_dirty == NULL, &report);
     fdn_limiters_leave(st->names, lane);
     if (result == DONE && s->reset)
         return lib->atoms.ok;

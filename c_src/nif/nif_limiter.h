@@ -17,9 +17,9 @@ enum { FDN_LIMITER_SCOPE = 3, FDN_LIMITER_CLUSTER = 1, FDN_LIMITER_CLUSTER_STRIC
 
 typedef struct {
     fdn_limiters *names;
-    ErlNifTSDKey lane_key; /* of each thread: stamp and lane, as a pointer */
-    uintptr_t stamp;       /* random: the VM gives a key out again with what threads stored under it in its earlier life */
-    fdn_limiter_secret secret;
+    ErlNifTSDKey lane_key;     /* of each thread: stamp and lane, as a pointer */
+    uintptr_t stamp;           /* random: the VM gives a key out again with what threads stored under it in its earlier life */
+    fdn_limiter_secret secret; /* of the tables that live in memory */
 } fdn_limiter_state;
 
 static inline fdn_limiter_state *fdn_limiter_state_of(ErlNifEnv *env)

@@ -10,6 +10,7 @@
  */
 enum {
     TAG_ATOM = 'a',
+    TAG_NAME = 'A',
     TAG_BYTE = 'c',
     TAG_INT = 'i',
     TAG_UINT = 'u',
@@ -114,6 +115,7 @@ static fdn_limiter_key_result put(walk *w, unsigned char tag, const void *data, 
 
 static fdn_limiter_key_result put_word(walk *w, unsigned char tag, uint64_t word)
 {
+    word = fdn_hash_word(word);
     return put(w, tag, &word, sizeof word);
 }
 
@@ -151,6 +153,36 @@ static fdn_limiter_key_result put_hashed(walk *w, ERL_NIF_TERM term)
     return put(w, TAG_HASHED, words, sizeof words);
 }
 
+/* A term whose word is its identity, in this VM. */
+static fdn_limiter_key_result put_local(walk *w, unsigned char tag, ERL_NIF_TERM term)
+{
+    uint64_t words[2] = {term, w->secret->salts[0]};
+    return put(w, tag, words, w->secret->lasting ? sizeof words : sizeof words[0]);
+}
+
+/* An atom by its name, in UTF-8. */
+static fdn_limiter_key_result put_name(walk *w, ERL_NIF_TERM atom)
+{
+    unsigned char latin[256], utf8[2 * sizeof latin];
+    size_t len = 0;
+    int got = enif_get_atom(w->env, atom, (char *)latin, sizeof latin, ERL_NIF_LATIN1);
+    for (int i = 0; i < got - 1; i++) {
+        if (latin[i] >= 0x80)
+            utf8[len++] = (unsigned char)(0xc0 | latin[i] >> 6);
+        utf8[len++] = latin[i] < 0x80 ? latin[i] : (unsigned char)(0x80 | (latin[i] & 0x3f));
+    }
+    if (got != 0)
+        return put_sized(w, TAG_NAME, utf8, len);
+    /* Other characters. Until OTP 26 only the external format tells them: 131, 119, a byte of length or 118, two bytes; the name. */
+    ErlNifBinary bin;
+    if (!enif_term_to_binary(w->env, atom, &bin))
+        return FDN_KEY_NO_MEMORY;
+    size_t head = bin.size > 1 && bin.data[1] == 119 ? 3 : 4;
+    fdn_limiter_key_result r = bin.size < head ? FDN_KEY_NO_MEMORY : put_sized(w, TAG_NAME, bin.data + head, bin.size - head);
+    enif_release_binary(&bin);
+    return r;
+}
+
 static fdn_limiter_key_result put_integer(walk *w, ERL_NIF_TERM term)
 {
     ErlNifSInt64 i;
@@ -169,7 +201,7 @@ static fdn_limiter_key_result put_float(walk *w, ERL_NIF_TERM term)
     double d;
     uint64_t word;
     enif_get_double(w->env, term, &d);
-    if (d == 0.0 && !w->secret->signed_zero)
+    if (d == 0.0 && (w->secret->lasting || !w->secret->signed_zero))
         d = 0.0;
     memcpy(&word, &d, sizeof word);
     return put_word(w, TAG_FLOAT, word);
@@ -208,7 +240,7 @@ static fdn_limiter_key_result enter(walk *w, ERL_NIF_TERM term)
         return FDN_KEY_NEEDS_DIRTY;
     switch (enif_term_type(w->env, term)) {
     case ERL_NIF_TERM_TYPE_ATOM:
-        return put_word(w, TAG_ATOM, term);
+        return w->secret->lasting ? put_name(w, term) : put_word(w, TAG_ATOM, term);
     case ERL_NIF_TERM_TYPE_INTEGER:
         return put_integer(w, term);
     case ERL_NIF_TERM_TYPE_FLOAT:
@@ -216,9 +248,9 @@ static fdn_limiter_key_result enter(walk *w, ERL_NIF_TERM term)
     case ERL_NIF_TERM_TYPE_BITSTRING:
         return enif_inspect_binary(w->env, term, &bin) ? put_sized(w, TAG_BINARY, bin.data, bin.size) : put_external(w, term);
     case ERL_NIF_TERM_TYPE_PID:
-        return enif_get_local_pid(w->env, term, &pid) ? put_word(w, TAG_PID, term) : put_hashed(w, term);
+        return enif_get_local_pid(w->env, term, &pid) ? put_local(w, TAG_PID, term) : put_hashed(w, term);
     case ERL_NIF_TERM_TYPE_PORT:
-        return enif_get_local_port(w->env, term, &port) ? put_word(w, TAG_PORT, term) : put_hashed(w, term);
+        return enif_get_local_port(w->env, term, &port) ? put_local(w, TAG_PORT, term) : put_hashed(w, term);
     case ERL_NIF_TERM_TYPE_TUPLE:
         enif_get_tuple(w->env, term, &f.left, &f.items);
         r = put_word(w, TAG_TUPLE, (uint64_t)f.left);
@@ -337,7 +369,7 @@ fdn_limiter_key_result fdn_limiter_key(ErlNifEnv *env, ERL_NIF_TERM key, const f
             fdn_charge(env, bin.size);
         return FDN_KEY_HASHED;
     }
-    if (enif_is_atom(env, key)) {
+    if (!secret->lasting && enif_is_atom(env, key)) {
         word[0] = TAG_ATOM;
         value = key;
     } else if (enif_get_int64(env, key, &i) && (i < 0 || i > 255)) {
@@ -346,6 +378,7 @@ fdn_limiter_key_result fdn_limiter_key(ErlNifEnv *env, ERL_NIF_TERM key, const f
     } else {
         return hash_term(env, key, secret, dirty, hash);
     }
+    value = fdn_hash_word(value);
     memcpy(word + 1, &value, sizeof value);
     *hash = fdn_hash_keyed(word, sizeof word, secret->terms);
     return FDN_KEY_HASHED;

@@ -9,7 +9,12 @@
  *                       and elements for tuples and lists; for maps the sum of the hashes of the pairs, so their order does not count;
  *                       bignums and bitstrings in the external term format
  *   references, funs,   two salted hashes of the VM's own (32 bits each; equal for terms that are =:=, which the external format is
- * not: foreign pids        it names the creator of a fun, and the node as it is called now)
+ *   foreign pids        not: it names the creator of a fun, and the node as it is called now)
+ *
+ * Where the table outlives the VM (secret.lasting) the bytes say what every VM of every release would say, and they are a part of the
+ * file's format (doc/FORMAT.md): atoms are written by name, -0.0 as 0.0 whether or not this VM tells them apart, and what means
+ * something to one VM only (pids, ports, references, funs) is salted with random bytes of this VM, so that it meets no key of an
+ * earlier one.
  *
  * The walk keeps its own stack. On a normal scheduler it stops at a fixed amount of work and asks for a dirty one.
  */
@@ -20,7 +25,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/fdn_hash.h"
+#include "engine/limiter.h"
 
 /* What is hashed on a normal scheduler: a binary of this size takes about 30 us; a structure of this many bytes and terms, 5 us. */
 #define FDN_LIMITER_INLINE_BINARY 32768
@@ -28,15 +33,9 @@
 #define FDN_LIMITER_INLINE_TERMS 256
 #define FDN_LIMITER_INLINE_DEPTH 8
 
-typedef struct {
-    uint8_t binaries[FDN_HASH_KEY_BYTES], terms[FDN_HASH_KEY_BYTES];
-    uint64_t salts[2];
-    bool signed_zero; /* whether 0.0 and -0.0 are different terms in this VM (since OTP 27) */
-} fdn_limiter_secret;
-
 typedef enum { FDN_KEY_HASHED, FDN_KEY_NEEDS_DIRTY, FDN_KEY_NO_MEMORY } fdn_limiter_key_result;
 
-/* Fill a secret with random bytes. Returns 0 or -1 where there is no memory. */
+/* Fill a secret with random bytes, for tables that end with the VM. Returns 0 or -1 where there is no memory. */
 int fdn_limiter_secret_make(fdn_limiter_secret *secret);
 
 fdn_limiter_key_result fdn_limiter_key(ErlNifEnv *env, ERL_NIF_TERM key, const fdn_limiter_secret *secret, bool dirty, uint64_t *hash);

@@ -144,6 +144,7 @@ static ERL_NIF_TERM create(ErlNifEnv *env, fdn_limiter_state *st, ERL_NIF_TERM n
         return bad_option(env, option_names[option_of(fit)], "out_of_range");
     if (rc != 0)
         return fdn_error_term(env, rc);
+    *fdn_limiter_secret_of(t) = st->secret;
     rc = fdn_limiters_add(st->names, name, owner->pid, t, &entry);
     if (rc == 0)
         return attached(env, entry.handle, fdn_lib_of(env)->atoms.created);
