@@ -14,18 +14,23 @@
 %%
 %% == Algorithms ==
 %% `gcra' (the default) spreads the limit evenly over the period and admits up to `burst' at once; `fixed_window' opens a window with
-%% the first hit of a key and closes it `period' milliseconds later.
+%% the first hit of a key and closes it `period' milliseconds later; `sliding_window' is the weighted two-window counter: windows lie
+%% at multiples of `period', and a hit is admitted while the units of this window, and those of the one before weighted with what is
+%% left of this one, stay within the limit.
 %%
 %% == Ranges ==
 %% Outside them, calls raise `error:{badarg, {Argument, Reason}}'; {@link start_link/2} answers `{error, {badarg, {Option, Reason}}}'.
 %% <table>
-%% <tr><td></td><td>`gcra'</td><td>`fixed_window'</td></tr>
-%% <tr><td>period, ms</td><td>1..31622400000 (366 days)</td><td>the same</td></tr>
-%% <tr><td>limit</td><td>0..period in ns</td><td>0..16777214</td></tr>
-%% <tr><td>burst</td><td>1 .. what comes back within 4.5 years</td><td>(has none)</td></tr>
-%% <tr><td>cost</td><td>0..burst</td><td>0..limit</td></tr>
-%% <tr><td>capacity</td><td>1..2147483648</td><td>the same</td></tr>
+%% <tr><td></td><td>`gcra'</td><td>`fixed_window'</td><td>`sliding_window'</td></tr>
+%% <tr><td>period, ms</td><td>1..31622400000 (366 days)</td><td>the same</td><td>the same</td></tr>
+%% <tr><td>limit</td><td>0..period in ns</td><td>0..16777214</td><td>0..2^C - 1, see below</td></tr>
+%% <tr><td>burst</td><td>1 .. what comes back within 4.5 years</td><td>(has none)</td><td>(has none)</td></tr>
+%% <tr><td>cost</td><td>0..burst</td><td>0..limit</td><td>0..limit</td></tr>
+%% <tr><td>capacity</td><td>1..2147483648</td><td>the same</td><td>the same</td></tr>
 %% </table>
+%% `sliding_window': C = (20 + min(31, floor(log2(period)))) div 2, so the limit is up to 1023 at 1 ms, 16383 at 1 s, 131071 at 1 min,
+%% 1048575 at 1 h, 8388607 at 1 day and 33554431 from 25 days on. Its time stands still 8.7 years after the table was made.
+%%
 %% Limit 0 denies every hit, of any cost; the retry time is then the period, though the limiter will deny again. A call that brings its
 %% own limit has burst = limit. Cost 0 answers like {@link peek/2}. The rate of `gcra' is rounded down, by less than 6.25 % near one
 %% unit a nanosecond and less than a millionth up to 10000 units a second.
@@ -68,7 +73,7 @@
 -type key() :: term().
 -type answer() :: {allow, Remaining :: non_neg_integer()} | {deny, RetryAfterMs :: non_neg_integer()}.
 -type options() :: #{
-    algorithm => gcra | fixed_window,
+    algorithm => gcra | fixed_window | sliding_window,
     limit => non_neg_integer(),
     period => pos_integer(),
     burst => pos_integer(),
@@ -87,7 +92,7 @@ load() ->
 %%
 %% Options and defaults: `algorithm' (`gcra'), `limit' and `period' in ms (both, or neither: then every hit brings its own), `burst'
 %% (the limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'), `scope' (`local'), `telemetry' (`false').
-%% An option that is unknown, or known and not supported in this version (`sliding_window', `persist', `scope' other than `local'), is
+%% An option that is unknown, or known and not supported in this version (`persist', `scope' other than `local'), is
 %% an error, never ignored.
 %%
 %% The table outlives a crash of its owner: hits go on meanwhile, and the next `start_link' of the name takes the living table over,
@@ -200,7 +205,8 @@ info(_Limiter) ->
 whereis(_Name) ->
     erlang:nif_error(not_loaded).
 
-%% @doc Move a manual clock on; `{badarg, {clock, not_manual}}' on any other. It ends 18 years after its start.
+%% @doc Move a manual clock on; `{badarg, {clock, not_manual}}' on any other. It ends 18 years after its start
+%% (`sliding_window': 8.7), and then raises `{badarg, {ms, out_of_range}}'.
 -spec advance(limiter(), Ms :: non_neg_integer()) -> ok.
 advance(_Limiter, _Ms) ->
     erlang:nif_error(not_loaded).

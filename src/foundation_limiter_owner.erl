@@ -88,7 +88,6 @@ normalise(_) ->
     {error, {badarg, {options, not_a_map}}}.
 
 unsupported([]) -> none;
-unsupported([{algorithm, sliding_window} | _]) -> {algorithm, sliding_window_not_supported};
 unsupported([{persist, undefined} | Rest]) -> unsupported(Rest);
 unsupported([{persist, _} | _]) -> {persist, not_supported};
 unsupported([{scope, Scope} | _]) when Scope =:= cluster; Scope =:= cluster_strict -> {scope, not_supported};

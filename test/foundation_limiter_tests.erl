@@ -8,7 +8,7 @@
 
 -define(L, foundation_limiter).
 
-algorithms() -> [gcra, fixed_window].
+algorithms() -> [gcra, fixed_window, sliding_window].
 
 %% ---- answers --------------------------------------------------------------------------------------------------------------------
 
@@ -36,6 +36,24 @@ fixed_window_is_anchored_at_the_first_hit_test() ->
         ?assertEqual({deny, 1}, ?L:hit(N, k)),
         ok = ?L:advance(N, 1),
         ?assertEqual({allow, 1}, ?L:hit(N, k))
+    end).
+
+%% What was admitted in the window before this one fades, evenly, over this one.
+sliding_window_test() ->
+    with(#{algorithm => sliding_window, limit => 10, period => 1000}, fun(N) ->
+        ok = ?L:advance(N, 900),
+        ?assertEqual({allow, 0}, ?L:hit(N, k, 10)),
+        ?assertEqual({deny, 200}, ?L:hit(N, k)),
+        ok = ?L:advance(N, 199),
+        ?assertEqual({deny, 1}, ?L:hit(N, k)),
+        ok = ?L:advance(N, 1),
+        ?assertEqual({allow, 0}, ?L:hit(N, k)),
+        ?assertEqual({deny, 100}, ?L:peek(N, k)),
+        ok = ?L:advance(N, 400),
+        ?assertEqual({allow, 4}, ?L:peek(N, k)),
+        ?assertMatch(#{algorithm := sliding_window, burst := undefined}, ?L:info(N)),
+        ?assertEqual({allow, 16382}, ?L:hit(N, k, 1001, 16383)),
+        ?assertError({badarg, {limit, out_of_range}}, ?L:hit(N, k, 1000, 16384))
     end).
 
 denied_hits_do_not_count_test() ->
@@ -195,7 +213,8 @@ bad_options_test() ->
         {capacity, out_of_range, Good#{capacity => (1 bsl 31) + 1}},
         {capacity, not_an_integer, Good#{capacity => 1.0e6}},
         {algorithm, unknown_value, Good#{algorithm => leaky_bucket}},
-        {algorithm, sliding_window_not_supported, Good#{algorithm => sliding_window}},
+        {limit, out_of_range, Good#{algorithm => sliding_window, limit => 16384}},
+        {burst, only_for_gcra, Good#{algorithm => sliding_window, burst => 10}},
         {on_full, unknown_value, Good#{on_full => grow}},
         {clock, unknown_value, Good#{clock => 1}},
         {persist, not_supported, Good#{persist => "/tmp/file"}},

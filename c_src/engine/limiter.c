@@ -50,15 +50,15 @@
 
 typedef enum { ANSWERED, GONE } outcome;
 
-static inline outcome hit_slot(const fdn_limiter *t, const fdn_limiter_rule *rule, fdn_limiter_slot at, uint64_t print, uint64_t now,
-                               uint64_t cost, fdn_limiter_answer *answer)
+static FDN_INLINE outcome hit_slot(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *rule, fdn_limiter_slot at, uint64_t print,
+                                   uint64_t now, uint64_t cost, fdn_limiter_answer *answer)
 {
     uint64_t state = atomic_load(at.state);
     for (;;) {
         if (state == FDN_LIMITER_BUSY || atomic_load(at.print) != print)
             return GONE;
         uint64_t next;
-        answer->allowed = fdn_limiter_decide(t->algorithm, rule, state, now, cost, &next, &answer->value);
+        answer->allowed = fdn_limiter_decide(algorithm, rule, state, now, cost, &next, &answer->value);
         fdn_step(FDN_STEP_FREE);
         if (!answer->allowed || cost == 0 || atomic_compare_exchange_strong(at.state, &state, next))
             return ANSWERED;
@@ -194,7 +194,7 @@ static fdn_limiter_answer hit_absent(fdn_limiter *t, const fdn_limiter_rule *rul
         uint64_t now = fdn_limiter_read_clock(t, coarse), state;
         fdn_step(FDN_STEP_FREE);
         if (found) {
-            if (hit_slot(t, rule, at, print, now, cost, &answer) == ANSWERED)
+            if (hit_slot(t->algorithm, rule, at, print, now, cost, &answer) == ANSWERED)
                 break;
             continue;
         }
@@ -217,7 +217,8 @@ static inline void count(fdn_limiter *t, unsigned lane, bool allowed)
         atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
-fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost)
+static FDN_INLINE fdn_limiter_answer hit_by(fdn_limiter_algorithm algorithm, fdn_limiter *t, unsigned lane,
+                                            const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost)
 {
     fdn_limiter_answer answer;
     uint64_t print = fdn_limiter_print_of(hash, rule->period_ms);
@@ -230,7 +231,7 @@ fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limi
     fdn_limiter_slot at;
     fdn_step(FDN_STEP_FREE);
     if ((!fdn_limiter_find_in(first, print, &at) && !fdn_limiter_find_in(second, print, &at)) ||
-        hit_slot(t, rule, at, print, now, cost, &answer) == GONE)
+        hit_slot(algorithm, rule, at, print, now, cost, &answer) == GONE)
         answer = hit_absent(t, rule, (fdn_limiter_bucket *const[2]){first, second}, print, coarse, cost);
     /* The caller may read the coarse clock just after a tick and come back just before one. */
     if (!answer.allowed && coarse && rule->units != 0)
@@ -238,6 +239,26 @@ fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limi
     if (cost != 0)
         count(t, lane, answer.allowed);
     return answer;
+}
+
+/* One compiled form for each algorithm: a hit decides by it once, and has registers for its own arithmetic alone. */
+#define FORM(ALGORITHM)                                                                                                                \
+    static FDN_NOINLINE fdn_limiter_answer hit_##ALGORITHM(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, \
+                                                           uint64_t cost)                                                              \
+    {                                                                                                                                  \
+        return hit_by(FDN_LIMITER_##ALGORITHM, t, lane, rule, hash, cost);                                                             \
+    }
+FORM(GCRA)
+FORM(FIXED_WINDOW)
+FORM(SLIDING_WINDOW)
+
+fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost)
+{
+    if (t->algorithm == FDN_LIMITER_GCRA)
+        return hit_GCRA(t, lane, rule, hash, cost);
+    if (t->algorithm == FDN_LIMITER_FIXED_WINDOW)
+        return hit_FIXED_WINDOW(t, lane, rule, hash, cost);
+    return hit_SLIDING_WINDOW(t, lane, rule, hash, cost);
 }
 
 bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash)

@@ -99,7 +99,8 @@ fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limi
 /* Give the key its whole budget back, under this period. Returns whether anything was consumed. */
 bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash);
 
-/* Move a manual clock on. FDN_EINVAL where the clock is another one, FDN_ETOOBIG beyond FDN_LIMITER_MAX_NOW_NS. */
+/* Move a manual clock on. FDN_EINVAL where the clock is another one, FDN_ETOOBIG beyond the last
+ * moment that its algorithm can tell (limiter_rule.h). */
 int fdn_limiter_advance(fdn_limiter *t, uint64_t ms);
 
 /* Figures; live takes a pass over the whole table (about 1 ms for each 100 000 keys of capacity). */

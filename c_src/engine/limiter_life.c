@@ -13,7 +13,7 @@
 static fdn_limiter_fit check(const fdn_limiter_config *config, fdn_limiter_rule *preset)
 {
     *preset = (fdn_limiter_rule){0};
-    if (config->algorithm > FDN_LIMITER_FIXED_WINDOW || config->on_full > FDN_LIMITER_ALLOW || config->clock > FDN_LIMITER_MANUAL)
+    if (config->algorithm > FDN_LIMITER_SLIDING_WINDOW || config->on_full > FDN_LIMITER_ALLOW || config->clock > FDN_LIMITER_MANUAL)
         return FDN_LIMITER_BAD_ALGORITHM;
     if (config->capacity == 0 || config->capacity > FDN_LIMITER_MAX_CAPACITY)
         return FDN_LIMITER_BAD_CAPACITY;
@@ -91,9 +91,11 @@ int fdn_limiter_advance(fdn_limiter *t, uint64_t ms)
 {
     if (t->clock != FDN_LIMITER_MANUAL)
         return FDN_EINVAL;
-    uint64_t now = atomic_load(&t->manual_ns);
+    uint64_t now = atomic_load(&t->manual_ns), end = FDN_LIMITER_MAX_NOW_NS;
+    if (t->algorithm == FDN_LIMITER_SLIDING_WINDOW)
+        end = FDN_LIMITER_MAX_SLIDING_NOW_MS * FDN_NS_PER_MS;
     do {
-        if (ms > (FDN_LIMITER_MAX_NOW_NS - now) / FDN_NS_PER_MS)
+        if (ms > (end - now) / FDN_NS_PER_MS)
             return FDN_ETOOBIG;
     } while (!atomic_compare_exchange_strong(&t->manual_ns, &now, now + ms * FDN_NS_PER_MS));
     return 0;

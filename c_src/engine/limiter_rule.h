@@ -7,6 +7,7 @@
  *
  *     gcra           [ theoretical arrival time, 1/16 ns since the table's epoch : 64 ]
  *     fixed_window   [ end of the window, ms since the table's epoch : 40 | units used in it : 24 ]
+ *     sliding_window [ s : 5 | when the key is at rest, in 2^s ms since the table's epoch : 39 - s | previous : c | current : c ]
  *
  * GCRA (ITU-T I.371, the generic cell rate algorithm): a hit of cost c moves the arrival time TAT to max(TAT, now) + c * emission and
  * is allowed while that stays within `span` = burst * emission of now. The emission interval is period / limit, rounded up, so the rate
@@ -15,14 +16,22 @@
  * fixed_window: a window opens with the first hit of the key and closes period ms later. The first hit's time is rounded up to the
  * next millisecond and the present is rounded down, so a window is never shorter than the period.
  *
+ * sliding_window is the weighted two-window counter. Windows are `period` long and lie at multiples of it. A hit is allowed while
+ * previous * (what is left of this window) / period + current, with its cost, is within the limit; previous and current are the units
+ * admitted in the window before this one and in this one. The comparison is exact, in integers multiplied by the period; the present is
+ * rounded down to the millisecond, which counts more of the previous window. s = floor(log2(period)), at most 31, and each count has
+ * c = (20 + s) / 2 bits: a longer period admits more and needs its end less exactly. The end says which window is the current one,
+ * too: window i is at rest at (i + 2) * period, rounded up to 2^s ms, which is no more than the period, so no two windows share an end.
+ *
  * A `now` that is older than the state (another thread read the clock later but came first) only makes the answer stricter.
  *
  * Ranges; everything outside is refused by fdn_limiter_rule_make or fdn_limiter_cost_fits, and inside nothing can overflow:
  *     period     1 .. 31622400000 ms (366 days)
- *     limit      0, or gcra: up to one a nanosecond (period in ns); fixed_window: up to 16777214
+ *     limit      0, or gcra: up to one a nanosecond (period in ns); fixed_window: up to 16777214; sliding_window: up to 2^c - 1, which
+ *                is 1023 at 1 ms, 16383 at 1 s, 131071 at 1 min, 1048575 at 1 h, 8388607 at 1 day, 33554431 from 25 days on
  *     burst      gcra: 1 .. such that burst * emission stays below 2^61 units (4.5 years)
- *     cost       0 .. burst (gcra) or limit (fixed_window); any cost where the limit is 0, which denies everything
- *     now        below 2^59 ns (18 years) after the table was made
+ *     cost       0 .. burst (gcra) or limit (the others); any cost where the limit is 0, which denies everything
+ *     now        up to 2^59 ns (18 years) after the table was made; sliding_window: 2^38 ms (8.7 years), where its time stands still
  */
 #ifndef FDN_LIMITER_RULE_H
 #define FDN_LIMITER_RULE_H
@@ -32,7 +41,7 @@
 
 #include "base/fdn_clock.h"
 
-typedef enum { FDN_LIMITER_GCRA, FDN_LIMITER_FIXED_WINDOW } fdn_limiter_algorithm;
+typedef enum { FDN_LIMITER_GCRA, FDN_LIMITER_FIXED_WINDOW, FDN_LIMITER_SLIDING_WINDOW } fdn_limiter_algorithm;
 
 /* Which argument lies outside its range; 0: none. */
 typedef enum {
@@ -48,6 +57,7 @@ typedef enum {
 #define FDN_LIMITER_MAX_FIXED_LIMIT ((1ULL << 24) - 2)
 #define FDN_LIMITER_MAX_SPAN (1ULL << 61)
 #define FDN_LIMITER_MAX_NOW_NS (1ULL << 59)
+#define FDN_LIMITER_MAX_SLIDING_NOW_MS (1ULL << 38)
 
 #define FDN_LIMITER_FRESH 0ULL /* a key never seen */
 #define FDN_LIMITER_NEVER UINT64_MAX
@@ -60,6 +70,24 @@ typedef struct {
     uint64_t span;      /* gcra: units * emission */
 } fdn_limiter_rule;
 
+/* How many bits of time a sliding window's word leaves out for this period, and how many each of its counts has. */
+static inline unsigned fdn_limiter_sliding_shift(uint64_t period_ms)
+{
+    unsigned log = 63 - (unsigned)__builtin_clzll(period_ms | 1);
+    return log < 31 ? log : 31;
+}
+
+static inline unsigned fdn_limiter_sliding_count_bits(unsigned shift)
+{
+    return (20 + shift) / 2;
+}
+
+/* The largest limit of sliding_window for a period. */
+static inline uint64_t fdn_limiter_sliding_max(uint64_t period_ms)
+{
+    return (1ULL << fdn_limiter_sliding_count_bits(fdn_limiter_sliding_shift(period_ms))) - 1;
+}
+
 static inline fdn_limiter_fit fdn_limiter_rule_make(fdn_limiter_algorithm algorithm, uint64_t limit, uint64_t period_ms, uint64_t burst,
                                                     fdn_limiter_rule *rule)
 {
@@ -68,9 +96,10 @@ static inline fdn_limiter_fit fdn_limiter_rule_make(fdn_limiter_algorithm algori
     *rule = (fdn_limiter_rule){.period_ms = period_ms};
     if (limit == 0)
         return FDN_LIMITER_FITS;
-    if (algorithm == FDN_LIMITER_FIXED_WINDOW) {
+    if (algorithm != FDN_LIMITER_GCRA) {
+        uint64_t most = algorithm == FDN_LIMITER_FIXED_WINDOW ? FDN_LIMITER_MAX_FIXED_LIMIT : fdn_limiter_sliding_max(period_ms);
         rule->units = limit;
-        return limit <= FDN_LIMITER_MAX_FIXED_LIMIT ? FDN_LIMITER_FITS : FDN_LIMITER_BAD_LIMIT;
+        return limit <= most ? FDN_LIMITER_FITS : FDN_LIMITER_BAD_LIMIT;
     }
     uint64_t period_ns = period_ms * FDN_NS_PER_MS;
     if (limit > period_ns)
@@ -90,10 +119,30 @@ static inline bool fdn_limiter_cost_fits(const fdn_limiter_rule *rule, uint64_t 
     return cost <= rule->units || rule->units == 0;
 }
 
+/* What a sliding window's word says by itself, without a period. Any word may be asked. */
+static inline uint64_t fdn_limiter_sliding_end_ms(uint64_t state)
+{
+    unsigned shift = (unsigned)(state >> 59);
+    return (state & ((1ULL << 59) - 1)) >> 2 * fdn_limiter_sliding_count_bits(shift) << shift;
+}
+
+static inline uint64_t fdn_limiter_sliding_sum(uint64_t state)
+{
+    unsigned bits = fdn_limiter_sliding_count_bits((unsigned)(state >> 59));
+    uint64_t most = (1ULL << bits) - 1;
+    return (state >> bits & most) + (state & most);
+}
+
+/* When, in ms rounded down, a key in this state has its whole budget; for the algorithms that keep their time in ms. */
+static inline uint64_t fdn_limiter_end_ms(fdn_limiter_algorithm algorithm, uint64_t state)
+{
+    return algorithm == FDN_LIMITER_FIXED_WINDOW ? state >> 24 : fdn_limiter_sliding_end_ms(state);
+}
+
 /* Whether a key in this state has its whole budget. `state` is not the mark FDN_LIMITER_NEVER. */
 static inline bool fdn_limiter_expired(fdn_limiter_algorithm algorithm, uint64_t state, uint64_t now_ns)
 {
-    return algorithm == FDN_LIMITER_GCRA ? state <= now_ns * 16 : state >> 24 <= now_ns / FDN_NS_PER_MS;
+    return algorithm == FDN_LIMITER_GCRA ? state <= now_ns * 16 : fdn_limiter_end_ms(algorithm, state) <= now_ns / FDN_NS_PER_MS;
 }
 
 /* Milliseconds, rounded up, until the state is expired. */
@@ -103,7 +152,7 @@ static inline uint64_t fdn_limiter_expires_in_ms(fdn_limiter_algorithm algorithm
         return 0;
     if (algorithm == FDN_LIMITER_GCRA)
         return (state - now_ns * 16 + 16 * FDN_NS_PER_MS - 1) / (16 * FDN_NS_PER_MS);
-    return (state >> 24) - now_ns / FDN_NS_PER_MS;
+    return fdn_limiter_end_ms(algorithm, state) - now_ns / FDN_NS_PER_MS;
 }
 
 /* Whether `a` stands for less consumed budget than `b`: the one to evict. */
@@ -111,7 +160,8 @@ static inline bool fdn_limiter_consumed_less(fdn_limiter_algorithm algorithm, ui
 {
     if (algorithm == FDN_LIMITER_GCRA)
         return a < b;
-    uint64_t used_a = a & 0xffffff, used_b = b & 0xffffff;
+    bool fixed = algorithm == FDN_LIMITER_FIXED_WINDOW;
+    uint64_t used_a = fixed ? a & 0xffffff : fdn_limiter_sliding_sum(a), used_b = fixed ? b & 0xffffff : fdn_limiter_sliding_sum(b);
     return used_a != used_b ? used_a < used_b : a < b;
 }
 
@@ -148,6 +198,80 @@ static inline bool fdn_limiter_fixed_window(const fdn_limiter_rule *rule, uint64
     return true;
 }
 
+/* A sliding window's word, read at a moment: the window that is current then, and what was admitted in it and in the one before. */
+typedef struct {
+    unsigned bits;              /* of each count */
+    uint64_t end;               /* of the word that belongs to this window: when it is at rest, and s */
+    uint64_t previous, current; /* units */
+    uint64_t left_ms;           /* of the window: 1 .. period */
+    uint64_t ahead_ms;          /* until it begins: 0 but for a `now` that is older than the word */
+} fdn_limiter_windows;
+
+static inline fdn_limiter_windows fdn_limiter_windows_at(uint64_t period_ms, uint64_t state, uint64_t now_ns)
+{
+    unsigned shift = fdn_limiter_sliding_shift(period_ms), bits = fdn_limiter_sliding_count_bits(shift);
+    uint64_t now = now_ns / FDN_NS_PER_MS, most = (1ULL << bits) - 1, up = (1ULL << shift) - 1;
+    now = now < FDN_LIMITER_MAX_SLIDING_NOW_MS ? now : FDN_LIMITER_MAX_SLIDING_NOW_MS;
+    uint64_t next = now - now % period_ms + period_ms; /* window */
+    uint64_t end = (next + period_ms + up) >> shift, end_before = (next + up) >> shift;
+    uint64_t found = (state & ((1ULL << 59) - 1)) >> 2 * bits;
+    fdn_limiter_windows w = {.bits = bits, .left_ms = next - now};
+    if (found >= end) {
+        w.previous = state >> bits & most;
+        w.current = state & most;
+        if (found > end) {
+            uint64_t begin = (found << shift) / period_ms * period_ms - 2 * period_ms;
+            end = found;
+            w.left_ms = period_ms;
+            w.ahead_ms = begin > now ? begin - now : 0;
+        }
+    } else if (found == end_before) {
+        w.previous = state & most;
+    }
+    w.end = (uint64_t)shift << 59 | end << 2 * bits;
+    return w;
+}
+
+static inline uint64_t fdn_limiter_windows_word(const fdn_limiter_windows *w)
+{
+    return w->end | w->previous << w->bits | w->current;
+}
+
+/* The units that count now, multiplied by the period. Below 2^61: each count has at most 25 bits, the period 35. */
+static inline uint64_t fdn_limiter_windows_used(const fdn_limiter_windows *w, uint64_t period_ms)
+{
+    return w->previous * w->left_ms + w->current * period_ms;
+}
+
+/* Milliseconds until a hit that is denied now, of a cost within the limit, is admitted. */
+static inline uint64_t fdn_limiter_windows_wait(const fdn_limiter_windows *w, const fdn_limiter_rule *rule, uint64_t cost)
+{
+    uint64_t room = rule->units - cost; /* for what was admitted before */
+    if (room >= w->current) {
+        /* In this window, or at its end: when there is no more left of it than this, and denied because there is more. */
+        uint64_t left = w->previous ? (room - w->current) * rule->period_ms / w->previous : 0;
+        return w->ahead_ms + w->left_ms - left;
+    }
+    /* In the next one, or at its end, when `current` has become the previous window's. */
+    return w->ahead_ms + w->left_ms + rule->period_ms - room * rule->period_ms / w->current;
+}
+
+static inline bool fdn_limiter_sliding_window(const fdn_limiter_rule *rule, uint64_t state, uint64_t now_ns, uint64_t cost,
+                                              uint64_t *next, uint64_t *value)
+{
+    fdn_limiter_windows w = fdn_limiter_windows_at(rule->period_ms, state, now_ns);
+    uint64_t used = fdn_limiter_windows_used(&w, rule->period_ms), all = rule->units * rule->period_ms;
+    uint64_t wanted = cost ? cost : 1;
+    if (used + wanted * rule->period_ms > all) {
+        *value = fdn_limiter_windows_wait(&w, rule, wanted);
+        return false;
+    }
+    w.current += cost;
+    *next = fdn_limiter_windows_word(&w);
+    *value = (all - used) / rule->period_ms - cost;
+    return true;
+}
+
 /*
  * Decide a hit. Allowed: true, *next is the new state, *value what remains. Denied: false, *value is the number of milliseconds after
  * which the same hit is admitted if nobody else comes in between (a rule of limit 0: its period, though it will deny then too).
@@ -160,8 +284,11 @@ static inline bool fdn_limiter_decide(fdn_limiter_algorithm algorithm, const fdn
         *value = rule->period_ms;
         return false;
     }
-    return algorithm == FDN_LIMITER_GCRA ? fdn_limiter_gcra(rule, state, now_ns, cost, next, value)
-                                         : fdn_limiter_fixed_window(rule, state, now_ns, cost, next, value);
+    if (algorithm == FDN_LIMITER_GCRA)
+        return fdn_limiter_gcra(rule, state, now_ns, cost, next, value);
+    if (algorithm == FDN_LIMITER_FIXED_WINDOW)
+        return fdn_limiter_fixed_window(rule, state, now_ns, cost, next, value);
+    return fdn_limiter_sliding_window(rule, state, now_ns, cost, next, value);
 }
 
 #endif

@@ -11,6 +11,10 @@
 #include "base/fdn_atomic.h"
 #include "engine/limiter.h"
 
+/* Where the compiler's own judgement costs a hit some nanoseconds. */
+#define FDN_INLINE inline __attribute__((always_inline))
+#define FDN_NOINLINE __attribute__((noinline))
+
 #define FDN_LIMITER_SLOTS 4 /* a bucket */
 #define FDN_LIMITER_STRIPES 64
 #define FDN_LIMITER_BUSY FDN_LIMITER_NEVER /* the state of a slot that is changing hands */

@@ -28,6 +28,7 @@
     X(evict)                                                                                                                           \
     X(gcra)                                                                                                                            \
     X(fixed_window)                                                                                                                    \
+    X(sliding_window)                                                                                                                  \
     X(precise)                                                                                                                         \
     X(coarse)                                                                                                                          \
     X(manual)                                                                                                                          \

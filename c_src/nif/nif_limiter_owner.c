@@ -29,13 +29,13 @@ static bool pick(ERL_NIF_TERM term, const ERL_NIF_TERM *words, uint32_t n, uint3
 }
 
 typedef struct {
-    ERL_NIF_TERM algorithms[2], policies[3], clocks[4], scopes[3], booleans[2];
+    ERL_NIF_TERM algorithms[3], policies[3], clocks[4], scopes[3], booleans[2];
 } vocabulary;
 
 static vocabulary vocabulary_of(ErlNifEnv *env)
 {
     const fdn_atoms *a = &fdn_lib_of(env)->atoms;
-    return (vocabulary){.algorithms = {a->gcra, a->fixed_window},
+    return (vocabulary){.algorithms = {a->gcra, a->fixed_window, a->sliding_window},
                         .policies = {a->evict, a->deny, a->allow},
                         .clocks = {enif_make_atom(env, "auto"), a->precise, a->coarse, a->manual},
                         .scopes = {a->local, a->cluster, a->cluster_strict},
@@ -51,7 +51,7 @@ static int read_options(ErlNifEnv *env, const ERL_NIF_TERM *v, fdn_limiter_confi
     bool no_burst = enif_is_identical(v[BURST], undefined);
     *c = (fdn_limiter_config){0};
     *reason = "unknown_value";
-    if (!pick(v[ALGORITHM], words.algorithms, 2, &c->algorithm))
+    if (!pick(v[ALGORITHM], words.algorithms, 3, &c->algorithm))
         return ALGORITHM;
     if (!pick(v[ON_FULL], words.policies, 3, &c->on_full))
         return ON_FULL;

@@ -49,18 +49,43 @@ static fdn_limiter_stats stats_of(fdn_limiter *t)
 
 /*
  * gcra as the leaky bucket of I.371, the other way to write the same algorithm: a level that drains with time. fixed_window by the
- * book. Both in 128-bit integers and plain variables, no packing.
+ * book. sliding_window keeps the units of the two latest windows that had any. All in 128-bit integers and plain variables, no packing.
  */
 typedef struct {
     unsigned __int128 level, last; /* gcra, 1/16 ns */
     uint64_t end_ms, used;         /* fixed window */
+    uint64_t window[2], units[2];  /* sliding window: numbers and contents of two windows, the later one first */
 } naive;
+
+static bool naive_sliding(naive *n, uint64_t now_ms, uint64_t limit, uint64_t period_ms, uint64_t cost)
+{
+    uint64_t number = now_ms / period_ms, left = period_ms - now_ms % period_ms;
+    unsigned __int128 counts = 0;
+    for (int i = 0; i < 2; i++) {
+        if (n->window[i] == number)
+            counts += (unsigned __int128)n->units[i] * period_ms;
+        else if (n->window[i] + 1 == number)
+            counts += (unsigned __int128)n->units[i] * left;
+    }
+    if (counts + (unsigned __int128)cost * period_ms > (unsigned __int128)limit * period_ms)
+        return false;
+    if (n->window[0] != number) {
+        n->window[1] = n->window[0];
+        n->units[1] = n->units[0];
+        n->window[0] = number;
+        n->units[0] = 0;
+    }
+    n->units[0] += cost;
+    return true;
+}
 
 static bool naive_hit(fdn_limiter_algorithm algorithm, naive *n, uint64_t now_ms, uint64_t limit, uint64_t period_ms, uint64_t burst,
                       uint64_t cost)
 {
     if (limit == 0)
         return false;
+    if (algorithm == FDN_LIMITER_SLIDING_WINDOW)
+        return naive_sliding(n, now_ms, limit, period_ms, cost);
     if (algorithm == FDN_LIMITER_FIXED_WINDOW) {
         if (now_ms >= n->end_ms)
             *n = (naive){.end_ms = now_ms + period_ms};
@@ -78,6 +103,7 @@ static bool naive_hit(fdn_limiter_algorithm algorithm, naive *n, uint64_t now_ms
     return true;
 }
 
+#define ALGORITHMS 3
 #define KEYS 40
 #define PERIODS 3
 
@@ -100,6 +126,8 @@ static void compare(fdn_limiter_algorithm algorithm, uint64_t limit, uint64_t pe
         if (p != 0) {
             use_period = period_ms * (p + 1);
             use_burst = use_limit = 1 + rnd(2 * limit);
+            if (algorithm == FDN_LIMITER_SLIDING_WINDOW && use_limit > fdn_limiter_sliding_max(use_period))
+                use_burst = use_limit = fdn_limiter_sliding_max(use_period);
             ck_assert_int_eq(fdn_limiter_rule_make(algorithm, use_limit, use_period, use_burst, &own), FDN_LIMITER_FITS);
             rule = &own;
         }
@@ -148,6 +176,8 @@ START_TEST(agrees_with_naive)
     for (unsigned l = 0; l < sizeof limits / sizeof *limits; l++) {
         for (unsigned p = 0; p < sizeof periods / sizeof *periods; p++) {
             uint64_t limit = limits[l] > 8388607 ? 8388607 : limits[l];
+            if (algorithm == FDN_LIMITER_SLIDING_WINDOW && limit > fdn_limiter_sliding_max(periods[p]))
+                limit = fdn_limiter_sliding_max(periods[p]);
             if (algorithm == FDN_LIMITER_GCRA && limit > periods[p] * 500000)
                 continue;
             uint64_t burst = algorithm == FDN_LIMITER_GCRA ? 1 + rnd(2 * limit) : limit;
@@ -178,6 +208,19 @@ START_TEST(ends_of_ranges)
     ck_assert_int_eq(fdn_limiter_rule_make(FDN_LIMITER_GCRA, 1, 1, 0, &r), FDN_LIMITER_BAD_BURST);
     ck_assert_int_eq(fdn_limiter_rule_make(FDN_LIMITER_FIXED_WINDOW, 16777214, year, 0, &r), FDN_LIMITER_FITS);
     ck_assert_int_eq(fdn_limiter_rule_make(FDN_LIMITER_FIXED_WINDOW, 16777215, year, 0, &r), FDN_LIMITER_BAD_LIMIT);
+    struct {
+        uint64_t period_ms, most;
+    } sliding[] = {{1, 1023},          {1000, 16383},       {60000, 131071},
+                   {3600000, 1048575}, {86400000, 8388607}, {25ULL * 86400000, 33554431},
+                   {year, 33554431}};
+    for (unsigned i = 0; i < sizeof sliding / sizeof *sliding; i++) {
+        uint64_t period = sliding[i].period_ms, most = sliding[i].most;
+        ck_assert_int_eq(fdn_limiter_rule_make(FDN_LIMITER_SLIDING_WINDOW, most, period, 0, &r), FDN_LIMITER_FITS);
+        ck_assert_int_eq(fdn_limiter_rule_make(FDN_LIMITER_SLIDING_WINDOW, most + 1, period, 0, &r), FDN_LIMITER_BAD_LIMIT);
+        ck_assert_int_eq(fdn_limiter_rule_make(FDN_LIMITER_SLIDING_WINDOW, UINT64_MAX, period, 0, &r), FDN_LIMITER_BAD_LIMIT);
+    }
+    ck_assert_int_eq(fdn_limiter_rule_make(FDN_LIMITER_SLIDING_WINDOW, 1, 0, 0, &r), FDN_LIMITER_BAD_PERIOD);
+    ck_assert_int_eq(fdn_limiter_rule_make(FDN_LIMITER_SLIDING_WINDOW, 1, year + 1, 0, &r), FDN_LIMITER_BAD_PERIOD);
     /* Never a rate above the one asked for: the interval is rounded up. */
     for (int i = 0; i < 10000; i++) {
         uint64_t period = 1 + rnd(1 + rnd(year)), limit = 1 + rnd(1 + rnd(period * 1000000));
@@ -212,7 +255,7 @@ START_TEST(end_of_time)
                                                 .burst = burst,
                                                 .capacity = 10});
     ck_assert(hit(t, 1, burst).allowed);
-    uint64_t all = FDN_LIMITER_MAX_NOW_NS / FDN_NS_PER_MS;
+    uint64_t all = algorithm == FDN_LIMITER_SLIDING_WINDOW ? FDN_LIMITER_MAX_SLIDING_NOW_MS : FDN_LIMITER_MAX_NOW_NS / FDN_NS_PER_MS;
     ck_assert_int_eq(fdn_limiter_advance(t, all + 1), FDN_ETOOBIG);
     ck_assert_int_eq(fdn_limiter_advance(t, UINT64_MAX), FDN_ETOOBIG);
     ck_assert_int_eq(fdn_limiter_advance(t, all), 0);
@@ -220,7 +263,10 @@ START_TEST(end_of_time)
     ck_assert(hit(t, 1, burst).allowed);
     fdn_limiter_answer a = hit(t, 1, 1);
     ck_assert(!a.allowed);
-    ck_assert_uint_eq(a.value, FDN_LIMITER_MAX_PERIOD_MS);
+    if (algorithm == FDN_LIMITER_SLIDING_WINDOW) /* the end of the next window */
+        ck_assert_uint_eq(a.value, 2 * FDN_LIMITER_MAX_PERIOD_MS - all % FDN_LIMITER_MAX_PERIOD_MS);
+    else
+        ck_assert_uint_eq(a.value, FDN_LIMITER_MAX_PERIOD_MS);
     ck_assert(hit(t, 2, burst).allowed);
     fdn_limiter_destroy(t);
 }
@@ -255,7 +301,7 @@ START_TEST(real_clocks)
                  {250 * tick, FDN_LIMITER_AUTO, true},
                  {250 * tick - 1, FDN_LIMITER_AUTO, false}};
     for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
-        for (uint32_t algorithm = 0; algorithm < 2; algorithm++) {
+        for (uint32_t algorithm = 0; algorithm < ALGORITHMS; algorithm++) {
             fdn_limiter *t = table((fdn_limiter_config){.algorithm = algorithm,
                                                         .clock = cases[i].clock,
                                                         .limit = 1,
@@ -266,8 +312,9 @@ START_TEST(real_clocks)
             fdn_limiter_answer a = hit(t, 1, 1);
             ck_assert(a.allowed);
             a = hit(t, 1, 1);
+            uint64_t longest = algorithm == FDN_LIMITER_SLIDING_WINDOW ? 2 * cases[i].period_ms : cases[i].period_ms + 1;
             if (!a.allowed)
-                ck_assert_uint_le(a.value, cases[i].period_ms + 1 + (cases[i].coarse ? tick : 0));
+                ck_assert_uint_le(a.value, longest + (cases[i].coarse ? tick : 0));
             ck_assert_int_eq(fdn_limiter_advance(t, 1), FDN_EINVAL);
             fdn_limiter_destroy(t);
         }
@@ -356,7 +403,7 @@ END_TEST
 
 START_TEST(flood_leaves_the_busy_key_alone)
 {
-    for (uint32_t algorithm = 0; algorithm < 2; algorithm++) {
+    for (uint32_t algorithm = 0; algorithm < ALGORITHMS; algorithm++) {
         fdn_limiter_config config = small(FDN_LIMITER_EVICT, 1000);
         config.algorithm = algorithm;
         config.period_ms = 1000000;
@@ -423,10 +470,10 @@ int main(void)
     Suite *s = suite_create("limiter");
     TCase *c = tcase_create("engine");
     tcase_set_timeout(c, 300);
-    tcase_add_loop_test(c, agrees_with_naive, 0, 2);
+    tcase_add_loop_test(c, agrees_with_naive, 0, ALGORITHMS);
     tcase_add_test(c, ends_of_ranges);
-    tcase_add_loop_test(c, end_of_time, 0, 2);
-    tcase_add_loop_test(c, limit_zero_denies, 0, 2);
+    tcase_add_loop_test(c, end_of_time, 0, ALGORITHMS);
+    tcase_add_loop_test(c, limit_zero_denies, 0, ALGORITHMS);
     tcase_add_test(c, real_clocks);
     tcase_add_test(c, capacity_fits);
     tcase_add_test(c, expired_slots_are_recycled);

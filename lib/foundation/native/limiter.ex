@@ -21,7 +21,7 @@ defmodule Foundation.Native.Limiter do
           {:allow, remaining :: non_neg_integer} | {:deny, retry_after_ms :: non_neg_integer}
   @type option ::
           {:name, name}
-          | {:algorithm, :gcra | :fixed_window}
+          | {:algorithm, :gcra | :fixed_window | :sliding_window}
           | {:limit, non_neg_integer}
           | {:period, pos_integer}
           | {:burst, pos_integer}
