@@ -202,12 +202,24 @@ include test/lint.mk
 
 ## bench          the table of ratios against baselines, measured by turns in one run (BENCH_ROUNDS=3 for a quick look)
 .PHONY: bench
-bench: all _build/bench/empty_nif.so _build/bench/observer
+bench: all _build/bench/empty_nif.so _build/bench/observer _build/bench/hits _build/bench/hits_uncounted
 	@bench/run
 _build/bench/empty_nif.so: $(OBJ)/bench/empty_nif.o $(CORE_LIB)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	@t=$@.new.$$$$; $(CC) $(SO_FLAGS) $(BASE_LDFLAGS) $^ -lsodium $(LDFLAGS) -o $$t && mv -f $$t $@
+
+# The engine once more, without its counters: what they cost is a row of the table.
+$(OBJ)/bench/uncounted/%.o: c_src/engine/%.c $(STAMP)
+	@mkdir -p $(@D)
+	@echo "  CC   $< (uncounted)"
+	@$(CC) $(BASE_CPPFLAGS) -DFDN_LIMITER_UNCOUNTED $(CPPFLAGS) $(BASE_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+_build/bench/hits: $(OBJ)/bench/hits.o
+_build/bench/hits_uncounted: $(OBJ)/bench/hits.o $(OBJ)/bench/uncounted/limiter.o
+_build/bench/hits _build/bench/hits_uncounted: $(CORE_LIB) $(GUARD_OBJ)
+	@mkdir -p $(@D)
+	@echo "  LINK $@"
+	@t=$@.new.$$$$; $(CC) $(BASE_LDFLAGS) $(filter %.o,$^) $(CORE_LIB) -lsodium $(LDFLAGS) -o $$t && mv -f $$t $@
 
 _build/bench/observer: $(OBJ)/bench/observer.o $(CORE_LIB) $(GUARD_OBJ)
 	@mkdir -p $(@D)

@@ -12,7 +12,7 @@
 %%   {loop, fun((Times) -> any())}       calls per measurement are found by calibration, a multiple of ten
 %%   {loop, Processes, fun((Times) -> any())}       that many processes at once, each makes the calls
 %%   {trial, fun(() -> Nanoseconds)}     a single measurement, made by the row itself
-%%   {value, Number}                     a size, not a time
+%%   {value, Number}                     measured by the row's part: a size (or what the row's unit says)
 -module(bench).
 
 -export([main/0, repeat/2, distributed/0, armed/1]).
@@ -26,8 +26,10 @@
 -type row() :: #{
     what := string(),
     against := string(),
-    %% How many times faster (smaller) than the baseline at least; or at most so many times the baseline.
-    goal => {faster, number()} | {at_most, number()},
+    %% How many times faster (smaller) than the baseline at least; at most so many times the baseline; at most so many ns more.
+    goal => {faster, number()} | {at_most, number()} | {adds, number()},
+    %% Of two values; bytes where it is left out.
+    unit => bytes | ns | hits,
     subject := side(),
     baseline := side(),
     %% Before every measurement, not timed.
@@ -180,21 +182,22 @@ median(Values) ->
 result(Row, Pairs) ->
     {As, Bs} = lists:unzip(Pairs),
     Ratio = median([A / B || {A, B} <- Pairs]),
-    Met = met(maps:get(goal, Row, none), Ratio),
-    Row#{ns => median(As), base_ns => median(Bs), ratio => Ratio, measured => length(Pairs), met => Met}.
+    More = median([A - B || {A, B} <- Pairs]),
+    Met = met(maps:get(goal, Row, none), Ratio, More),
+    Row#{ns => median(As), base_ns => median(Bs), ratio => Ratio, more => More, measured => length(Pairs), met => Met}.
 
-met(none, _) -> none;
-met({faster, Goal}, Ratio) -> 1 / Ratio >= Goal;
-met({at_most, Goal}, Ratio) -> Ratio =< Goal.
+met(none, _, _) -> none;
+met({faster, Goal}, Ratio, _) -> 1 / Ratio >= Goal;
+met({at_most, Goal}, Ratio, _) -> Ratio =< Goal;
+met({adds, Goal}, _, More) -> More =< Goal.
 
 head() ->
     Names = ["part", "measured", "against", "it", "baseline", "ratio", "goal", "met"],
     io:format("~ts~n~ts~n", [line(Names), lists:duplicate(130, $-)]).
 
-shown(Result = #{part := Part, what := What, against := Against, ns := A, base_ns := B, ratio := Ratio, met := Met}) ->
+shown(Result = #{part := Part, what := What, against := Against, ns := A, base_ns := B, met := Met}) ->
     Goal = maps:get(goal, Result, none),
-    Unit = case Result of #{subject := {value, _}} -> fun bytes/1; _ -> fun time/1 end,
-    Columns = [atom_to_list(Part), What, Against, Unit(A), Unit(B), ratio(Goal, Ratio), goal(Goal), met(Met)],
+    Columns = [atom_to_list(Part), What, Against, figure(Result, A), figure(Result, B), ratio(Goal, Result), goal(Goal), met(Met)],
     io:format("~ts~n", [line(Columns)]),
     Result.
 
@@ -202,24 +205,32 @@ line(Columns) ->
     Widths = [9, 37, 36, 9, 9, 14, 12, 6],
     string:trim(lists:append([lists:flatten(string:pad(Column, Width)) || {Column, Width} <- lists:zip(Columns, Widths)]), trailing).
 
-ratio({at_most, _}, Ratio) -> text("~.2fx", [Ratio]);
-ratio(_, Ratio) when Ratio =< 1 -> text("~.2fx faster", [1 / Ratio]);
-ratio(_, Ratio) -> text("~.2fx slower", [Ratio]).
+ratio({adds, _}, #{more := More}) -> text("~s~.1f ns", [[$+ || More >= 0], float(More)]);
+ratio({at_most, _}, #{ratio := Ratio}) -> text("~.2fx", [Ratio]);
+ratio(_, #{ratio := Ratio}) when Ratio =< 1 -> text("~.2fx faster", [1 / Ratio]);
+ratio(_, #{ratio := Ratio}) -> text("~.2fx slower", [Ratio]).
 
 goal(none) -> "-";
 goal({faster, Goal}) -> text(">= ~px", [Goal]);
-goal({at_most, Goal}) -> text("<= ~px", [Goal]).
+goal({at_most, Goal}) -> text("<= ~px", [Goal]);
+goal({adds, Goal}) -> text("<= +~p ns", [Goal]).
 
 met(none) -> "-";
 met(true) -> "yes";
 met(false) -> "MISSED".
+
+figure(#{subject := {value, _}, unit := hits}, N) -> text("~b", [round(N)]);
+figure(#{subject := {value, _}, unit := ns}, Ns) -> time(Ns);
+figure(#{subject := {value, _}}, N) -> bytes(N);
+figure(_, Ns) -> time(Ns).
 
 time(Ns) when Ns < 100 -> text("~.1f ns", [float(Ns)]);
 time(Ns) when Ns < 10000 -> text("~b ns", [round(Ns)]);
 time(Ns) when Ns < 10000000 -> text("~b us", [round(Ns / 1000)]);
 time(Ns) -> text("~b ms", [round(Ns / 1000000)]).
 
-bytes(N) -> text("~b B", [round(N)]).
+bytes(N) when N < 100000 -> text("~b B", [round(N)]);
+bytes(N) -> text("~.1f MB", [N / 1000000]).
 
 text(Format, Args) -> lists:flatten(io_lib:format(Format, Args)).
 

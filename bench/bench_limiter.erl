@@ -1,4 +1,6 @@
-%% The limiter against the field's usual fixed window over ETS, and against the least that a NIF of its kind can cost.
+%% The limiter against those the field writes (bench_field), and against the least that a NIF of its kind can cost.
+%%
+%% `hot key': one key. `uniform' and `zipf': a million live keys, drawn by equal chance or by Zipf's law (bench_keys).
 -module(bench_limiter).
 
 -export([rows/1]).
@@ -6,79 +8,258 @@
 -include("bench.hrl").
 
 -define(KEY, <<"user:12345678">>).
+-define(ALGORITHMS, [fixed_window, gcra]).
 -define(PERIOD, 60000).
-%% Out of reach within one measurement; every measurement begins with a full budget.
+%% Out of reach within one measurement; every measurement of the hot key begins with a full budget.
 -define(LIMIT, 16000000).
--define(KEYS, 100000).
+%% For the million live keys: out of reach within the run, and a key that was filled once stays live all the while.
+-define(LONG, 86400000).
+-define(MANY, 8000000).
+-define(FILLED, 1000).
+-define(WINDOW, "ets:update_counter window").
 
 -spec rows(file:filename_all()) -> {[bench:row()], fun(() -> term())}.
 rows(_Dir) ->
+    %% First of all, while the VM is small.
+    Sizes = [size_row(Kind) || Kind <- [integer, binary, {user, id}]],
+    Flood = bench_flood:rows(),
+    Hot = hot(),
+    Live = live(),
+    Draws = [{"uniform", 3.5, bench_keys:draw(uniform)}, {"zipf", 5, bench_keys:draw(zipf)}],
+    Rows =
+        hot_rows(Hot) ++ lists:append([live_rows(Live, Law) || Law <- Draws]) ++ floor_rows(Hot) ++ Sizes ++ Flood ++ counter_rows() ++
+            latency_rows(Hot, Live, Draws) ++ kind_rows(Hot),
+    {Rows, fun() -> teardown(Hot, Live) end}.
+
+%% ---- what is measured -------------------------------------------------------------------------------------------------------------
+
+hot() ->
     Preset = #{limit => ?LIMIT, period => ?PERIOD, capacity => 1000},
-    {ok, _} = foundation_limiter:start_link(bench_gcra, Preset#{algorithm => gcra}),
-    {ok, _} = foundation_limiter:start_link(bench_window, Preset#{algorithm => fixed_window}),
-    {ok, _} = foundation_limiter:start_link(bench_full, #{algorithm => gcra, limit => 1, period => 3600000, capacity => 1000}),
+    {ok, _} = foundation_limiter:start_link(bench_full, #{limit => 1, period => 3600000, capacity => 1000}),
     {allow, 0} = foundation_limiter:hit(bench_full, ?KEY),
-    Table = ets:new(bench_windows, [public, {read_concurrency, true}, {write_concurrency, true}, {decentralized_counters, true}]),
-    Before = fun() ->
-        ok = foundation_limiter:reset(bench_gcra, ?KEY),
-        ok = foundation_limiter:reset(bench_window, ?KEY),
-        ets:delete_all_objects(Table)
+    {ok, _} = foundation_limiter:start_link(bench_telling, Preset#{telemetry => true}),
+    {ok, _} = bench_field:start_server(bench_server),
+    set("bench_hot_", Preset).
+
+%% A million keys, each with consumed budget in every one of them.
+live() ->
+    Set = set("bench_live_", #{limit => ?MANY, period => ?LONG, capacity => bench_keys:count()}),
+    #{limiters := Limiters, window := Window, tokens := Tokens, atomic := Atomic} = Set,
+    Fill = fun(N) ->
+        Key = bench_keys:key(N),
+        [{allow, _} = foundation_limiter:hit(L, Key, ?FILLED) || {_, L} <- Limiters],
+        {allow, _} = bench_field:window(Window, Key, ?LONG, ?MANY),
+        {allow, _} = bench_field:tokens(Tokens, Key, 1, ?MANY),
+        {allow, _} = bench_field:atomic(Atomic, Key, 1, ?MANY)
     end,
-    Hits = fun(Limiter) -> fun(N) -> hits(N, {Limiter, ?KEY}) end end,
-    Windows = fun(N) -> windows(N, {Table, ?KEY}) end,
-    Row = #{before => Before, against => "ets:update_counter window"},
-    Bytes = sizes(Table),
-    Rows = [
-        Row#{what => "hot key, fixed_window", goal => {faster, 9}, subject => {loop, Hits(bench_window)}, baseline => {loop, Windows}},
-        Row#{what => "hot key, gcra", goal => {faster, 9}, subject => {loop, Hits(bench_gcra)}, baseline => {loop, Windows}},
+    lists:foreach(Fill, lists:seq(1, bench_keys:count())),
+    Set.
+
+set(Prefix, Options) ->
+    Name = fun(What) -> list_to_atom(Prefix ++ atom_to_list(What)) end,
+    Started = fun(Algorithm) ->
+        {ok, _} = foundation_limiter:start_link(Name(Algorithm), Options#{algorithm => Algorithm}),
+        {Algorithm, Name(Algorithm)}
+    end,
+    #{
+        limiters => [Started(Algorithm) || Algorithm <- ?ALGORITHMS],
+        window => bench_field:table(Name(window)),
+        tokens => bench_field:table(Name(tokens)),
+        atomic => bench_field:table(Name(atomic))
+    }.
+
+teardown(Hot, Live) ->
+    Limiters = maps:get(limiters, Hot) ++ maps:get(limiters, Live) ++ [{gcra, bench_full}, {gcra, bench_telling}],
+    [ok = foundation_limiter:delete(L) || {_, L} <- Limiters],
+    [true = ets:delete(maps:get(Table, Set)) || Set <- [Hot, Live], Table <- [window, tokens, atomic]],
+    ok = bench_keys:forget(),
+    gen_server:stop(bench_server).
+
+%% ---- rows -------------------------------------------------------------------------------------------------------------------------
+
+hot_rows(Set = #{limiters := Limiters, window := Window, tokens := Tokens, atomic := Atomic}) ->
+    Gcra = proplists:get_value(gcra, Limiters),
+    Row = #{before => fun() -> whole(Set) end},
+    Hits = fun(L) -> fun(N) -> hits(N, {L, ?KEY}) end end,
+    Windows = fun(N) -> windows(N, {Window, ?KEY}) end,
+    Against = fun(Text, Baseline) ->
+        Row#{what => "hot key, gcra", against => Text, subject => {loop, Hits(Gcra)}, baseline => {loop, Baseline}}
+    end,
+    [
         Row#{
-            what => "hot key, 2 processes",
-            goal => {faster, 8},
-            subject => {loop, 2, Hits(bench_window)},
-            baseline => {loop, 2, Windows}
-        },
-        Row#{
+            what => "hot key, " ++ named(Algorithm, Processes),
+            against => ?WINDOW,
+            goal => {faster, if Processes =:= 1 -> 9; true -> 8 end},
+            subject => {loop, Processes, Hits(L)},
+            baseline => {loop, Processes, Windows}
+        }
+     || Processes <- [1, 2], {Algorithm, L} <- Limiters
+    ] ++
+        [
+            Against("token bucket over ETS", fun(N) -> tokens(N, {Tokens, ?KEY}) end),
+            Against("token bucket over atomics", fun(N) -> atomic(N, {Atomic, ?KEY}) end),
+            Against("gen_server", fun(N) -> asks(N, ?KEY) end)
+        ].
+
+%% Every measurement begins with an unused key.
+whole(#{limiters := Limiters, window := Window, tokens := Tokens, atomic := Atomic}) ->
+    [ok = foundation_limiter:reset(L, ?KEY) || {_, L} <- Limiters],
+    [true = ets:delete_all_objects(Table) || Table <- [Window, Tokens, Atomic]].
+
+live_rows(#{limiters := Limiters, window := Window, tokens := Tokens, atomic := Atomic}, {Law, Goal, Draws}) ->
+    Gcra = proplists:get_value(gcra, Limiters),
+    Walks = fun(L) -> fun(N) -> walk_hits(N, bench_keys:start(), Draws, L) end end,
+    Windows = fun(N) -> walk_windows(N, bench_keys:start(), Draws, Window) end,
+    Against = fun(Text, Baseline) ->
+        #{what => Law ++ ", gcra", against => Text, subject => {loop, Walks(Gcra)}, baseline => {loop, Baseline}}
+    end,
+    [
+        #{
+            what => Law ++ ", " ++ named(Algorithm, Processes),
+            against => ?WINDOW,
+            goal => {faster, Goal},
+            subject => {loop, Processes, Walks(L)},
+            baseline => {loop, Processes, Windows}
+        }
+     || Processes <- [1, 2], {Algorithm, L} <- Limiters
+    ] ++
+        [
+            Against("token bucket over ETS", fun(N) -> walk_tokens(N, bench_keys:start(), Draws, Tokens) end),
+            Against("token bucket over atomics", fun(N) -> walk_atomic(N, bench_keys:start(), Draws, Atomic) end)
+        ].
+
+named(Algorithm, 1) -> atom_to_list(Algorithm);
+named(Algorithm, 2) -> atom_to_list(Algorithm) ++ ", 2 processes".
+
+floor_rows(#{limiters := Limiters}) ->
+    Gcra = proplists:get_value(gcra, Limiters),
+    Denied = fun(N) -> hits(N, {bench_full, ?KEY}) end,
+    Empty = fun(N) -> empty(N, ?KEY) end,
+    [
+        #{
             what => "hit with period and limit",
             against => "NIF: arguments, hash, clock, CAS",
             goal => {at_most, 1.25},
-            subject => {loop, fun(N) -> full(N, {bench_gcra, ?KEY}) end},
+            before => fun() -> ok = foundation_limiter:reset(Gcra, ?KEY) end,
+            subject => {loop, fun(N) -> full(N, {Gcra, ?KEY}) end},
             baseline => {loop, fun(N) -> least(N, ?KEY) end}
         },
-        Row#{
+        #{
             what => "denied hot key, 2 processes",
             against => "the same, 1 process",
             goal => {at_most, 1.25},
-            subject => {loop, 2, Hits(bench_full)},
-            baseline => {loop, Hits(bench_full)}
+            subject => {loop, 2, Denied},
+            baseline => {loop, Denied}
         },
-        Bytes#{what => "bytes a live key", against => "row of the ETS window", goal => {at_most, 0.334}}
+        #{what => "empty NIF, 2 processes", against => "the same, 1 process", subject => {loop, 2, Empty}, baseline => {loop, Empty}}
+    ].
+
+%% Bytes a live key, in a limiter and in the window over ETS filled with as many keys.
+size_row(Kind) ->
+    Keys = 100000,
+    {ok, _} = foundation_limiter:start_link(bench_bytes, #{limit => 10, period => ?LONG, capacity => Keys}),
+    Table = bench_field:table(bench_bytes_window),
+    Empty = ets:info(Table, memory),
+    Fill = fun(N) ->
+        Key = kind(Kind, N),
+        {allow, _} = foundation_limiter:hit(bench_bytes, Key),
+        {allow, _} = bench_field:window(Table, Key, ?LONG, 10)
+    end,
+    lists:foreach(Fill, lists:seq(1, Keys)),
+    #{bytes := Bytes} = foundation_limiter:info(bench_bytes),
+    Words = ets:info(Table, memory) - Empty,
+    ok = foundation_limiter:delete(bench_bytes),
+    true = ets:delete(Table),
+    #{
+        what => text("bytes a live key, ~w", [Kind]),
+        against => "row of the ETS window",
+        goal => {at_most, 0.334},
+        subject => {value, Bytes / Keys},
+        baseline => {value, Words * erlang:system_info(wordsize) / Keys}
+    }.
+
+kind(integer, N) -> N;
+kind(binary, N) -> bench_keys:key(N);
+kind({user, id}, N) -> {user, N}.
+
+%% The engine alone, with its counters and without.
+counter_rows() ->
+    Nanoseconds = fun(Program) ->
+        list_to_float(string:trim(os:cmd(filename:join(filename:dirname(os:getenv("BENCH_NIF")), Program))))
+    end,
+    [
+        #{
+            what => "engine's hit, counted",
+            against => "without the counters",
+            goal => {adds, 2},
+            subject => {trial, fun() -> Nanoseconds("hits") end},
+            baseline => {trial, fun() -> Nanoseconds("hits_uncounted") end}
+        }
+    ].
+
+latency_rows(#{limiters := HotLimiters, window := HotWindow}, #{limiters := Limiters, window := Window}, [{"uniform", _, Draws} | _]) ->
+    {HotLimiter, Limiter} = {proplists:get_value(gcra, HotLimiters), proplists:get_value(gcra, Limiters)},
+    Funs = [
+        fun(_) -> foundation_limiter:hit(HotLimiter, ?KEY) end,
+        fun(_) -> bench_field:window(HotWindow, ?KEY, ?PERIOD, ?LIMIT) end,
+        fun(Key) -> foundation_limiter:hit(Limiter, Key) end,
+        fun(Key) -> bench_field:window(Window, Key, ?LONG, ?MANY) end,
+        fun(_) -> ok end
     ],
-    {Rows, fun() -> [ok = foundation_limiter:delete(L) || L <- [bench_gcra, bench_window, bench_full]] end}.
+    [Hot, HotBase, Uniform, UniformBase, Clock] = bench_latency:percentiles(Funs, Draws),
+    Row = fun(What, Against) ->
+        fun(Rank, A, B) ->
+            #{what => Rank ++ " of " ++ What, against => Against, unit => ns, subject => {value, A}, baseline => {value, B}}
+        end
+    end,
+    Names = bench_latency:names(),
+    lists:zipwith3(Row("hot key, gcra", ?WINDOW), Names, Hot, HotBase) ++
+        lists:zipwith3(Row("uniform, gcra", ?WINDOW), Names, Uniform, UniformBase) ++
+        lists:zipwith3(Row("nothing (two readings of the clock)", "the same"), Names, Clock, Clock).
+
+%% What a hit costs with other keys and other options.
+kind_rows(#{limiters := Limiters}) ->
+    Gcra = proplists:get_value(gcra, Limiters),
+    Kinds = [
+        {"an atom", user_12345678},
+        {"an integer", 12345678},
+        {"a tuple {user, Id}", {user, 12345678}},
+        {"a string", "user:12345678"},
+        {"a binary of 1 KB", binary:copy(?KEY, 79)}
+    ],
+    Row = #{
+        against => "the same, binary of 13 B",
+        rounds => 7,
+        before => fun() -> ok = foundation_limiter:reset(Gcra, ?KEY) end,
+        baseline => {loop, fun(N) -> hits(N, {Gcra, ?KEY}) end}
+    },
+    Others = fun(Limiter, Key) ->
+        #{
+            before => fun() -> [ok = foundation_limiter:reset(L, K) || {L, K} <- [{Gcra, ?KEY}, {Limiter, Key}]] end,
+            subject => {loop, fun(N) -> hits(N, {Limiter, Key}) end}
+        }
+    end,
+    [maps:merge(Row#{what => "hot key, " ++ Name}, Others(Gcra, Key)) || {Name, Key} <- Kinds] ++
+        [maps:merge(Row#{what => "hot key, telemetry => true", against => "the same without"}, Others(bench_telling, ?KEY))].
+
+text(Format, Args) -> lists:flatten(io_lib:format(Format, Args)).
+
+%% ---- loops ------------------------------------------------------------------------------------------------------------------------
 
 ?LOOP(hits, {Limiter, Key}, foundation_limiter:hit(Limiter, Key)).
 ?LOOP(full, {Limiter, Key}, foundation_limiter:hit(Limiter, Key, ?PERIOD, ?LIMIT)).
 ?LOOP(least, Key, empty_nif:least(Key, ?PERIOD, ?LIMIT)).
-?LOOP(windows, {Table, Key}, window(Table, Key)).
+?LOOP(empty, Key, empty_nif:empty(Key)).
+?LOOP(windows, {Table, Key}, bench_field:window(Table, Key, ?PERIOD, ?LIMIT)).
+?LOOP(tokens, {Table, Key}, bench_field:tokens(Table, Key, 1, ?LIMIT)).
+?LOOP(atomic, {Table, Key}, bench_field:atomic(Table, Key, 1, ?LIMIT)).
+?LOOP(asks, Key, bench_field:ask(bench_server, Key, ?PERIOD, ?LIMIT)).
 
-window(Table, Key) ->
-    Now = erlang:system_time(millisecond),
-    Window = Now div ?PERIOD,
-    Expires = (Window + 1) * ?PERIOD,
-    case ets:update_counter(Table, {Key, Window}, 1, {{Key, Window}, 0, Expires}) of
-        Count when Count =< ?LIMIT -> {allow, ?LIMIT - Count};
-        _ -> {deny, Expires - Now}
-    end.
+?WALK(walk_hits, Limiter, foundation_limiter:hit).
+?WALK(walk_windows, Table, live_window).
+?WALK(walk_tokens, Table, live_tokens).
+?WALK(walk_atomic, Table, live_atomic).
 
-%% Both filled with as many keys.
-sizes(Table) ->
-    {ok, _} = foundation_limiter:start_link(bench_bytes, #{limit => 10, period => 3600000, capacity => ?KEYS}),
-    Empty = ets:info(Table, memory),
-    Fill = fun(Key) ->
-        {allow, _} = foundation_limiter:hit(bench_bytes, Key),
-        {allow, _} = window(Table, Key)
-    end,
-    lists:foreach(Fill, lists:seq(1, ?KEYS)),
-    #{bytes := Bytes} = foundation_limiter:info(bench_bytes),
-    Words = ets:info(Table, memory) - Empty,
-    ok = foundation_limiter:delete(bench_bytes),
-    #{subject => {value, Bytes / ?KEYS}, baseline => {value, Words * erlang:system_info(wordsize) / ?KEYS}}.
+live_window(Table, Key) -> bench_field:window(Table, Key, ?LONG, ?MANY).
+live_tokens(Table, Key) -> bench_field:tokens(Table, Key, 1, ?MANY).
+live_atomic(Table, Key) -> bench_field:atomic(Table, Key, 1, ?MANY).

@@ -1,5 +1,6 @@
 /*
- * empty_nif.c - what a NIF costs at least: one that does nothing, and one that does only what no limiter can do without.
+ * empty_nif.c - what a NIF costs at least: one that does nothing, and one that does only what no limiter can do without. And a clock,
+ * for what is measured call by call.
  *
  * Baselines of `make bench`, no part of the library.
  */
@@ -39,6 +40,13 @@ static ERL_NIF_TERM least(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     return argv[2];
 }
 
+static ERL_NIF_TERM now(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{
+    (void)argc;
+    (void)argv;
+    return enif_make_uint64(env, fdn_clock_mono_ns());
+}
+
 static int load(ErlNifEnv *env, void **priv, ERL_NIF_TERM info)
 {
     (void)env;
@@ -62,6 +70,6 @@ static void unload(ErlNifEnv *env, void *priv)
     enif_free(priv);
 }
 
-static ErlNifFunc functions[] = {{"empty", 1, empty, 0}, {"least", 3, least, 0}};
+static ErlNifFunc functions[] = {{"empty", 1, empty, 0}, {"least", 3, least, 0}, {"now", 0, now, 0}};
 
 ERL_NIF_INIT(empty_nif, functions, load, NULL, NULL, unload)
