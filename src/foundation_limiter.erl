@@ -56,7 +56,7 @@
 
 -export([start_link/2, child_spec/1, delete/1]).
 -export([hit/2, hit/3, hit/4, hit/5, peek/2, peek/4, reset/2, reset/3, info/1, whereis/1, advance/2]).
--export([attach_nif/3, remove_nif/1]).
+-export([attach_nif/3, remove_nif/1, home/1]).
 -export([hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, reset_nif/2, reset_nif/3]).
 -export_type([name/0, handle/0, limiter/0, key/0, options/0, answer/0, option_error/0]).
 
@@ -67,7 +67,7 @@
 -on_load(load/0).
 
 -type name() :: atom().
--type handle() :: non_neg_integer().
+-type handle() :: integer().
 %% Opaque. Finds exactly the limiter it was asked of, and nothing once that is deleted.
 -type limiter() :: name() | handle().
 -type key() :: term().
@@ -215,6 +215,11 @@ advance(_Limiter, _Ms) ->
 -spec attach_nif(name(), tuple(), pid()) -> {ok, handle(), created | attached} | {error, term()}.
 attach_nif(_Name, _Options, _Owner) ->
     erlang:nif_error(not_loaded).
+
+%% @private The limiter's own table on this node, whatever its scope: as a limiter, for the functions of this module.
+-spec home(handle()) -> handle().
+home(Handle) ->
+    bnot Handle.
 
 %% @private Remove the table; the owner goes on.
 -spec remove_nif(limiter()) -> {ok, Owner :: pid()}.

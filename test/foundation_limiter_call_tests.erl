@@ -52,6 +52,19 @@ large_keys_are_told_test() ->
         end)
     end).
 
+%% A member that answers the others' questions tells nobody: that is for the node that hit.
+denials_at_home_are_not_told_test() ->
+    fdn_test:with_telemetry(fun() ->
+        with(#{limit => 1, period => 1000, telemetry => true}, fun(N) ->
+            Home = ?L:home(?L:whereis(N)),
+            ?assertEqual({allow, 0}, ?L:hit(Home, k)),
+            ?assertEqual({deny, 1000}, ?L:hit(N, k)),
+            ?assertMatch({_, _, _, _}, told()),
+            ?assertEqual({deny, 1000}, ?L:hit(Home, k)),
+            ?assertEqual(none, told())
+        end)
+    end).
+
 told_only_where_asked_for_test() ->
     fdn_test:with_telemetry(fun() ->
         [

@@ -109,7 +109,10 @@ static inline call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsigned l
                                                                                                              : "exceeds_limit"};
         return WRONG;
     }
-    if (fdn_limiter_config_of(t)->tags & FDN_LIMITER_SCOPE)
+    uint32_t tags = fdn_limiter_config_of(t)->tags;
+    if (tags != 0 && fdn_limiter_at_home(env, argv[0]))
+        tags = 0;
+    if (tags & FDN_LIMITER_SCOPE)
         return with_tags(t, ELSEWHERE, out);
     switch (fdn_limiter_key(env, argv[1], fdn_limiter_secret_of(t), dirty, &hash)) {
     case FDN_KEY_HASHED:
@@ -125,7 +128,7 @@ static inline call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsigned l
         return DONE;
     }
     out->answer = fdn_limiter_hit(t, lane, rule, hash, cost);
-    if (!out->answer.allowed && cost != 0 && fdn_limiter_config_of(t)->tags & FDN_LIMITER_TELEMETRY)
+    if (!out->answer.allowed && cost != 0 && tags & FDN_LIMITER_TELEMETRY)
         return with_tags(t, TELL, out);
     return DONE;
 }

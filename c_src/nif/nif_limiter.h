@@ -38,13 +38,25 @@ static inline unsigned fdn_limiter_lane(fdn_limiter_state *st)
     return (unsigned)known;
 }
 
+/*
+ * A handle's complement, a negative integer, is the same limiter "at home": its own table is asked, whatever its scope says, and nobody
+ * is told. So a member answers the others (foundation_limiter_member).
+ */
+static inline bool fdn_limiter_at_home(ErlNifEnv *env, ERL_NIF_TERM term)
+{
+    ErlNifSInt64 handle;
+    return enif_get_int64(env, term, &handle) && handle < 0;
+}
+
 /* Enter the limiter that a term names, by its name or handle. NULL: none; raise with fdn_limiter_raise_unknown. */
 static inline fdn_limiter *fdn_limiter_enter(ErlNifEnv *env, fdn_limiter_state *st, unsigned lane, ERL_NIF_TERM term)
 {
-    ErlNifUInt64 handle;
+    ErlNifSInt64 handle;
     if (enif_is_atom(env, term))
         return fdn_limiters_enter(st->names, lane, term);
-    return enif_get_uint64(env, term, &handle) ? fdn_limiters_enter_handle(st->names, lane, handle) : NULL;
+    if (!enif_get_int64(env, term, &handle))
+        return NULL;
+    return fdn_limiters_enter_handle(st->names, lane, (uint64_t)(handle < 0 ? ~handle : handle));
 }
 
 /* {limiter, not_a_name_or_handle | unknown | deleted} */
