@@ -30,7 +30,8 @@
     X(FDN_ETOOBIG, -18, "too_big")             /* beyond a documented size */                                                          \
     X(FDN_EMAPPINGS, -19, "too_many_mappings") /* the SIGBUS guard's table is full */                                                  \
     X(FDN_EBUSY, -20, "busy")                  /* in use in a way that excludes this call */                                           \
-    X(FDN_EINVAL, -21, "invalid")              /* an argument outside its documented range */
+    X(FDN_EINVAL, -21, "invalid")              /* an argument outside its documented range */                                          \
+    X(FDN_EDIFFERS, -22, "differs")            /* a sound file, made for something else than what is asked of it */
 
 enum {
 #define FDN_ERROR_ENUM(name, value, text) name = (value),

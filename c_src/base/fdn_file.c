@@ -87,6 +87,22 @@ int fdn_file_may_create(int dir)
     return geteuid() == 0 && st.st_uid != 0 ? FDN_EOWNER : 0;
 }
 
+/* A folder of that name may be made: not by root in a folder of another user. */
+static int may_make(const char *name)
+{
+    const char *slash = strrchr(name, '/');
+    char parent[4096];
+    size_t n = slash ? (size_t)(slash - name) : 0;
+    memcpy(parent, slash ? name : ".", slash ? n : 1);
+    parent[slash ? n : 1] = '\0';
+    int dir = open(slash && n == 0 ? "/" : parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0)
+        return fdn_errno();
+    int rc = fdn_file_may_create(dir);
+    close(dir);
+    return rc;
+}
+
 int fdn_file_open_dir(const char *path, bool create, const char **base, int *dir)
 {
     const char *slash = strrchr(path, '/');
@@ -107,6 +123,9 @@ int fdn_file_open_dir(const char *path, bool create, const char **base, int *dir
     }
     *dir = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (*dir < 0 && errno == ENOENT && create) {
+        int rc = may_make(name);
+        if (rc != 0)
+            return rc;
         if (mkdir(name, 0700) != 0 && errno != EEXIST)
             return fdn_errno();
         *dir = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -27,7 +27,7 @@ int fdn_file_write(int fd, const void *data, size_t len, uint64_t offset);
 
 /*
  * Open the folder of a path; *base is the path's last part (it points into `path`; EISDIR where it is empty). `create`: make the
- * folder, 0700 and one level, where it is missing. The caller closes *dir.
+ * folder, 0700 and one level, where it is missing (fdn_file_may_create). The caller closes *dir.
  */
 int fdn_file_open_dir(const char *path, bool create, const char **base, int *dir);
 

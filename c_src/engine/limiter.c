@@ -44,6 +44,7 @@
 
 #include <sched.h>
 
+#include "engine/limiter_file.h"
 #include "engine/limiter_table.h"
 
 /* ---- a hit on a slot ------------------------------------------------------------------------------------------------------------ */
@@ -151,12 +152,19 @@ static bool occupy(fdn_limiter_slot at, uint64_t seen, uint64_t print, uint64_t 
     return true;
 }
 
+/* Whether keys that were here may be gone with a part of the file, so that a key that is not found is not known to be fresh. */
+static bool forgetful(const fdn_limiter *t)
+{
+    return t->file != NULL && t->config.on_full != FDN_LIMITER_EVICT && fdn_limiter_file_lost(t->file);
+}
+
 /* The key is absent and its hit is allowed. False: a slot was taken from under us, look again. */
 static bool insert(fdn_limiter *t, fdn_limiter_stripe *s, fdn_limiter_bucket *const pair[2], uint64_t print, uint64_t state,
                    uint64_t now, fdn_limiter_answer *answer)
 {
     choice c = choose(t, pair, fdn_limiter_recycling_clock(t, now));
-    if (c.free.state != NULL)
+    bool lost = forgetful(t);
+    if (c.free.state != NULL && !lost)
         return occupy(c.free, c.free_state, print, state);
     switch ((fdn_limiter_on_full)t->config.on_full) {
     case FDN_LIMITER_EVICT:
@@ -165,10 +173,10 @@ static bool insert(fdn_limiter *t, fdn_limiter_stripe *s, fdn_limiter_bucket *co
         atomic_store_explicit(&s->evicted, atomic_load_explicit(&s->evicted, memory_order_relaxed) + 1, memory_order_relaxed);
         break;
     case FDN_LIMITER_DENY:
-        if (c.victim.state == NULL)
+        if (c.victim.state == NULL && !lost)
             return false;
         answer->allowed = false;
-        answer->value = c.soonest_ms;
+        answer->value = lost ? fdn_limiter_expires_in_ms(t->algorithm, state, now) : c.soonest_ms;
         break;
     case FDN_LIMITER_ALLOW:
         break;

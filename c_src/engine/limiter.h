@@ -55,6 +55,8 @@ typedef struct {
     uint64_t full, evicted;   /* hits that found no free slot; entries evicted by them */
     uint64_t now_ms;          /* of the table's clock, since its epoch */
     bool coarse;              /* the preset limit's clock */
+    bool faulted;             /* a part of the file is gone: on_full answers for keys that were there */
+    uint64_t disk_bytes;      /* of the file, or 0 */
 } fdn_limiter_stats;
 
 /*
@@ -68,6 +70,19 @@ typedef struct {
     bool lasting;     /* the hashes outlive the VM */
 } fdn_limiter_secret;
 
+/* Clocks to go by: the boot of the machine, its coarse monotonic clock, the wall clock. */
+typedef struct {
+    uint8_t boot[16];
+    uint64_t mono_ns, wall_ns;
+} fdn_limiter_moment;
+
+/* What there is to say about opening a table's file. */
+typedef struct {
+    uint32_t pid;            /* FDN_ELOCKED: of the process that has it; 0 where it cannot be told */
+    fdn_limiter_fit differs; /* FDN_EDIFFERS: what the file was made for with another value */
+    uint64_t dropped;        /* success: slots that could not be kept */
+} fdn_limiter_opening;
+
 typedef struct fdn_limiter fdn_limiter;
 
 /*
@@ -76,7 +91,27 @@ typedef struct fdn_limiter fdn_limiter;
  */
 int fdn_limiter_create(const fdn_limiter_config *config, fdn_limiter **out, fdn_limiter_fit *fit);
 
-/* Give all memory back. No other thread may be inside a call on this table. NULL is allowed. */
+/*
+ * The same for a table that lives in the file `path`: made where there is none, else taken up with its budgets. Limit, period, burst,
+ * on_full and clock may be others than before. `at`: clocks to go by, NULL for the system's. See fdn_limiter_file_open for what else is
+ * returned. The two keys of its secret come from the file.
+ */
+int fdn_limiter_open(const fdn_limiter_config *config, const char *path, const fdn_limiter_moment *at, fdn_limiter **out,
+                     fdn_limiter_fit *fit, fdn_limiter_opening *why);
+
+/* The path of its file, or NULL. It lives as long as the table. */
+const char *fdn_limiter_path(const fdn_limiter *t);
+
+/*
+ * To be called now and then for a table with a file: note its time there, and look at it. 0; FDN_EFAULTED where it was truncated or
+ * overwritten; ENOENT where its path means it no more, so that the budgets end with this table; an errno. A few system calls.
+ */
+int fdn_limiter_look_after(fdn_limiter *t);
+
+/* Remove the file when the table is destroyed. */
+void fdn_limiter_discard(fdn_limiter *t);
+
+/* Give all memory back; a file is closed and stays. No other thread may be inside a call on this table. NULL is allowed. */
 void fdn_limiter_destroy(fdn_limiter *t);
 
 /* A table's secret, zero after fdn_limiter_create; to be filled before others know the table. It lives as long as the table. */

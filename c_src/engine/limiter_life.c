@@ -1,10 +1,12 @@
 /*
- * limiter_life.c - the life of a table: how it is made and taken apart, its manual clock, and its figures.
+ * limiter_life.c - the life of a table: how it is made, in memory or over a file, and taken apart, its manual clock, and its figures.
  */
+#include <string.h>
 #include <sys/mman.h>
 
 #include "base/fdn_alloc.h"
 #include "base/fdn_error.h"
+#include "engine/limiter_file.h"
 #include "engine/limiter_table.h"
 
 /* From this many ticks of the coarse clock on, the tick is small beside the time a full budget takes to come back. */
@@ -42,6 +44,33 @@ static void set_clock(fdn_limiter *t)
     t->epoch_ns = fdn_clock_coarse_ns();
 }
 
+/* A checked table without its buckets. NULL: no memory. */
+static fdn_limiter *allocate(const fdn_limiter_config *config, const fdn_limiter_rule *preset, size_t table)
+{
+    /* Room to be aligned to a cache line by hand: the allocator promises 16 bytes. */
+    char *block = fdn_calloc(1, sizeof(fdn_limiter) + FDN_CACHE_LINE);
+    if (block == NULL)
+        return NULL;
+    fdn_limiter *t = (fdn_limiter *)(((uintptr_t)block + FDN_CACHE_LINE - 1) & ~(uintptr_t)(FDN_CACHE_LINE - 1));
+    t->mapped = table + FDN_LIMITER_LANES * sizeof(fdn_limiter_counters);
+    t->mapping = map_pages(t->mapped);
+    if (t->mapping == NULL) {
+        fdn_free(block);
+        return NULL;
+    }
+    t->lanes = (fdn_limiter_counters *)((char *)t->mapping + table);
+    t->config = *config;
+    t->algorithm = (fdn_limiter_algorithm)config->algorithm;
+    t->clock = (fdn_limiter_clock)config->clock;
+    t->preset = *preset;
+    t->bucket_count = fdn_limiter_buckets_for(config->capacity);
+    set_clock(t);
+    for (int i = 0; i < FDN_LIMITER_STRIPES; i++)
+        pthread_mutex_init(&t->stripes[i].lock, NULL);
+    t->block = block;
+    return t;
+}
+
 int fdn_limiter_create(const fdn_limiter_config *config, fdn_limiter **out, fdn_limiter_fit *fit)
 {
     fdn_limiter_rule preset;
@@ -49,30 +78,38 @@ int fdn_limiter_create(const fdn_limiter_config *config, fdn_limiter **out, fdn_
     *fit = check(config, &preset);
     if (*fit != FDN_LIMITER_FITS)
         return FDN_EINVAL;
-    /* Room to be aligned to a cache line by hand: the allocator promises 16 bytes. */
-    char *block = fdn_calloc(1, sizeof(fdn_limiter) + FDN_CACHE_LINE);
-    if (block == NULL)
+    fdn_limiter *t = allocate(config, &preset, fdn_limiter_buckets_for(config->capacity) * sizeof(fdn_limiter_bucket));
+    if (t == NULL)
         return FDN_ENOMEM;
-    fdn_limiter *t = (fdn_limiter *)(((uintptr_t)block + FDN_CACHE_LINE - 1) & ~(uintptr_t)(FDN_CACHE_LINE - 1));
-    /* Twice as many slots as keys; a few buckets more, for the larger variance of small tables. */
-    t->bucket_count = (config->capacity + 1) / 2 + 4;
-    size_t table = t->bucket_count * sizeof(fdn_limiter_bucket);
-    t->mapped = table + FDN_LIMITER_LANES * sizeof(fdn_limiter_counters);
-    t->mapping = map_pages(t->mapped);
-    if (t->mapping == NULL) {
-        fdn_free(block);
-        return FDN_ENOMEM;
-    }
     t->buckets = t->mapping;
-    t->lanes = (fdn_limiter_counters *)((char *)t->mapping + table);
-    t->config = *config;
-    t->algorithm = (fdn_limiter_algorithm)config->algorithm;
-    t->clock = (fdn_limiter_clock)config->clock;
-    t->preset = preset;
-    set_clock(t);
-    for (int i = 0; i < FDN_LIMITER_STRIPES; i++)
-        pthread_mutex_init(&t->stripes[i].lock, NULL);
-    t->block = block;
+    *out = t;
+    return 0;
+}
+
+int fdn_limiter_open(const fdn_limiter_config *config, const char *path, const fdn_limiter_moment *at, fdn_limiter **out,
+                     fdn_limiter_fit *fit, fdn_limiter_opening *why)
+{
+    fdn_limiter_rule preset;
+    *out = NULL;
+    *why = (fdn_limiter_opening){0};
+    *fit = check(config, &preset);
+    if (*fit != FDN_LIMITER_FITS)
+        return FDN_EINVAL;
+    fdn_limiter *t = allocate(config, &preset, 0);
+    if (t == NULL)
+        return FDN_ENOMEM;
+    int rc = fdn_limiter_file_open(path, config, at, &t->file, why);
+    if (rc != 0) {
+        fdn_limiter_destroy(t);
+        return rc;
+    }
+    fdn_limiter_file_view view = fdn_limiter_file_look(t->file);
+    t->buckets = view.buckets;
+    t->epoch_ns = view.epoch_ns;
+    atomic_store(&t->manual_ns, view.now_ns);
+    memcpy(t->secret.binaries, view.identity->binaries, sizeof t->secret.binaries);
+    memcpy(t->secret.terms, view.identity->terms, sizeof t->secret.terms);
+    t->secret.lasting = true;
     *out = t;
     return 0;
 }
@@ -81,10 +118,30 @@ void fdn_limiter_destroy(fdn_limiter *t)
 {
     if (t == NULL)
         return;
+    fdn_limiter_file_close(t->file, NULL, atomic_load(&t->manual_ns), t->discard);
     for (int i = 0; i < FDN_LIMITER_STRIPES; i++)
         pthread_mutex_destroy(&t->stripes[i].lock);
     munmap(t->mapping, t->mapped);
     fdn_free(t->block);
+}
+
+void fdn_limiter_discard(fdn_limiter *t)
+{
+    atomic_store(&t->discard, true);
+}
+
+const char *fdn_limiter_path(const fdn_limiter *t)
+{
+    return t->file != NULL ? fdn_limiter_file_look(t->file).path : NULL;
+}
+
+int fdn_limiter_look_after(fdn_limiter *t)
+{
+    if (t->file == NULL)
+        return 0;
+    int rc = fdn_limiter_file_check(t->file);
+    int written = rc != FDN_EFAULTED ? fdn_limiter_file_stamp(t->file, NULL, atomic_load(&t->manual_ns)) : 0;
+    return rc != 0 ? rc : written;
 }
 
 int fdn_limiter_advance(fdn_limiter *t, uint64_t ms)
@@ -98,6 +155,8 @@ int fdn_limiter_advance(fdn_limiter *t, uint64_t ms)
         if (ms > (end - now) / FDN_NS_PER_MS)
             return FDN_ETOOBIG;
     } while (!atomic_compare_exchange_strong(&t->manual_ns, &now, now + ms * FDN_NS_PER_MS));
+    if (t->file != NULL && !fdn_limiter_file_lost(t->file))
+        (void)fdn_limiter_file_stamp(t->file, NULL, now + ms * FDN_NS_PER_MS);
     return 0;
 }
 
@@ -108,7 +167,9 @@ void fdn_limiter_stats_of(fdn_limiter *t, fdn_limiter_stats *out)
     *out = (fdn_limiter_stats){.slots = t->bucket_count * FDN_LIMITER_SLOTS,
                                .bytes = t->bucket_count * sizeof(fdn_limiter_bucket) + sizeof *t,
                                .now_ms = now / FDN_NS_PER_MS,
-                               .coarse = t->clock == FDN_LIMITER_AUTO ? t->preset_coarse : t->clock == FDN_LIMITER_COARSE};
+                               .coarse = t->clock == FDN_LIMITER_AUTO ? t->preset_coarse : t->clock == FDN_LIMITER_COARSE,
+                               .disk_bytes = t->file != NULL ? fdn_limiter_file_look(t->file).bytes : 0,
+                               .faulted = t->file != NULL && fdn_limiter_file_check(t->file) == FDN_EFAULTED};
     for (uint64_t i = 0; i < t->bucket_count; i++) {
         for (int j = 0; j < FDN_LIMITER_SLOTS; j++) {
             uint64_t state = atomic_load(&t->buckets[i].state[j]);

@@ -216,7 +216,7 @@ static inline fdn_limiter_windows fdn_limiter_windows_at(uint64_t period_ms, uin
     uint64_t end = (next + period_ms + up) >> shift, end_before = (next + up) >> shift;
     uint64_t found = (state & ((1ULL << 59) - 1)) >> 2 * bits;
     fdn_limiter_windows w = {.bits = bits, .left_ms = next - now};
-    if (found >= end) {
+    if (found > end_before) {
         w.previous = state >> bits & most;
         w.current = state & most;
         if (found > end) {
@@ -225,7 +225,7 @@ static inline fdn_limiter_windows fdn_limiter_windows_at(uint64_t period_ms, uin
             w.left_ms = period_ms;
             w.ahead_ms = begin > now ? begin - now : 0;
         }
-    } else if (found == end_before) {
+    } else if (found > (next - period_ms + up) >> shift) {
         w.previous = state & most;
     }
     w.end = (uint64_t)shift << 59 | end << 2 * bits;

@@ -50,7 +50,9 @@ struct fdn_limiter {
     fdn_limiter_config config;
     size_t mapped;
     void *mapping;
-    void *block; /* what this struct was allocated in */
+    void *block;                   /* what this struct was allocated in */
+    struct fdn_limiter_file *file; /* where the buckets are, or NULL */
+    _Atomic bool discard;          /* the file goes with the table */
     _Atomic uint64_t manual_ns;
     fdn_limiter_stripe stripes[FDN_LIMITER_STRIPES];
 };
@@ -84,6 +86,12 @@ static inline uint64_t fdn_limiter_recycling_clock(fdn_limiter *t, uint64_t now)
     return t->clock == FDN_LIMITER_AUTO ? fdn_clock_coarse_ns() - t->epoch_ns : now;
 }
 
+/* Twice as many slots as keys; a few buckets more, for the larger variance of small tables. Files depend on it. */
+static inline uint64_t fdn_limiter_buckets_for(uint64_t capacity)
+{
+    return (capacity + 1) / 2 + 4;
+}
+
 /* ---- finding -------------------------------------------------------------------------------------------------------------------- */
 
 /* The odd multiplier keeps different periods of one key apart; keys are kept apart by the hash. */
@@ -93,17 +101,28 @@ static inline uint64_t fdn_limiter_print_of(uint64_t hash, uint64_t period_ms)
     return print ? print : 1;
 }
 
+/* Where the key's two buckets stand, of `count`, which is not 1. */
+static inline uint64_t fdn_limiter_first_place(uint64_t print, uint64_t count)
+{
+    return (print >> 32) * count >> 32;
+}
+
+static inline uint64_t fdn_limiter_second_place(uint64_t print, uint64_t count, uint64_t first)
+{
+    uint64_t second = (print & 0xffffffff) * count >> 32;
+    if (second != first)
+        return second;
+    return second + 1 < count ? second + 1 : 0;
+}
+
 static inline fdn_limiter_bucket *fdn_limiter_first_bucket(const fdn_limiter *t, uint64_t print)
 {
-    return &t->buckets[(print >> 32) * t->bucket_count >> 32];
+    return &t->buckets[fdn_limiter_first_place(print, t->bucket_count)];
 }
 
 static inline fdn_limiter_bucket *fdn_limiter_second_bucket(const fdn_limiter *t, uint64_t print, const fdn_limiter_bucket *first)
 {
-    fdn_limiter_bucket *second = &t->buckets[(print & 0xffffffff) * t->bucket_count >> 32];
-    if (second != first)
-        return second;
-    return second + 1 < t->buckets + t->bucket_count ? second + 1 : t->buckets;
+    return &t->buckets[fdn_limiter_second_place(print, t->bucket_count, (uint64_t)(first - t->buckets))];
 }
 
 static inline bool fdn_limiter_find_in(fdn_limiter_bucket *b, uint64_t print, fdn_limiter_slot *out)

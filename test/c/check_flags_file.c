@@ -39,31 +39,6 @@ static int try_open(const char *name, unsigned mode)
     return rc;
 }
 
-static void write_file(const char *name, const void *data, size_t len, mode_t mode)
-{
-    int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    ck_assert_int_ge(fd, 0);
-    ck_assert_int_eq(write(fd, data, len), (ssize_t)len);
-    ck_assert_int_eq(fchmod(fd, mode), 0);
-    close(fd);
-}
-
-static void patch(const char *name, off_t at, const void *data, size_t len)
-{
-    int fd = open(name, O_WRONLY);
-    ck_assert_int_eq(pwrite(fd, data, len, at), (ssize_t)len);
-    close(fd);
-}
-
-static size_t read_file(const char *name, char *to, size_t size)
-{
-    int fd = open(name, O_RDONLY);
-    ssize_t n = read(fd, to, size);
-    ck_assert_int_ge(n, 0);
-    close(fd);
-    return (size_t)n;
-}
-
 START_TEST(created_private)
 {
     struct stat st;
@@ -114,7 +89,7 @@ START_TEST(what_others_may_write_is_refused)
     OK(try_open(path, 0));
     /* The lock beside it is checked in the same way. */
     support_path(name, sizeof name, dir, "flags.lock");
-    write_file(name, "", 0, 0666);
+    support_write_file(name, "", 0, 0666);
     FAILS(fdn_flags_declare(f, "a", "g", true, -1, NULL), FDN_EMODE);
     ck_assert_int_eq(unlink(name), 0);
     ck_assert_int_eq(symlink("/dev/null", name), 0);
@@ -168,15 +143,15 @@ START_TEST(foreign_and_damaged_files_are_refused_and_left)
     static char whole[1 << 19], after[1 << 19];
     char name[300];
     OK(fdn_flags_declare(f, "abc", "grp", true, -1, NULL));
-    size_t n = read_file(path, whole, sizeof whole);
+    size_t n = support_read_file(path, whole, sizeof whole);
     support_path(name, sizeof name, dir, "other");
-    write_file(name, "", 0, 0600);
+    support_write_file(name, "", 0, 0600);
     FAILS(try_open(name, FDN_FLAGS_CREATE), FDN_EFOREIGN);
-    write_file(name, "something else entirely", 23, 0600);
+    support_write_file(name, "something else entirely", 23, 0600);
     FAILS(try_open(name, FDN_FLAGS_CREATE), FDN_EFOREIGN);
-    ck_assert_uint_eq(read_file(name, after, sizeof after), 23);
+    ck_assert_uint_eq(support_read_file(name, after, sizeof after), 23);
     ck_assert_mem_eq(after, "something else entirely", 23);
-    write_file(name, whole, n, 0600);
+    support_write_file(name, whole, n, 0600);
     OK(try_open(name, 0));
     /* Each byte of the identity; each of the published names; each of the counts. */
     size_t names = fdn_flag_names_at(FDN_FLAG_CAPACITY), groups = fdn_flag_groups_at(FDN_FLAG_CAPACITY);
@@ -185,26 +160,26 @@ START_TEST(foreign_and_damaged_files_are_refused_and_left)
         if (!checked)
             continue;
         char byte = (char)(whole[at] ^ 0x5a);
-        patch(name, (off_t)at, &byte, 1);
+        support_patch(name, (off_t)at, &byte, 1);
         int rc = try_open(name, FDN_FLAGS_CREATE);
         int expected = at < 8 ? FDN_EFOREIGN : at < 12 ? FDN_EVERSION : FDN_ECORRUPT;
         ck_assert_msg(rc == expected, "byte %zu: %s", at, fdn_error_name(rc));
-        patch(name, (off_t)at, &whole[at], 1);
+        support_patch(name, (off_t)at, &whole[at], 1);
     }
     /* A value from a later epoch than its group's, and a group without an epoch. */
     uint64_t word = (uint64_t)7 << FDN_FLAG_EPOCH_SHIFT | FDN_FLAG_TRUE;
-    patch(name, 4096, &word, sizeof word);
+    support_patch(name, 4096, &word, sizeof word);
     FAILS(try_open(name, 0), FDN_ECORRUPT);
-    patch(name, 4096, whole + 4096, sizeof word);
+    support_patch(name, 4096, whole + 4096, sizeof word);
     word = 0;
-    patch(name, 2048, &word, sizeof word);
+    support_patch(name, 2048, &word, sizeof word);
     FAILS(try_open(name, 0), FDN_ECORRUPT);
-    patch(name, 2048, whole + 2048, sizeof word);
+    support_patch(name, 2048, whole + 2048, sizeof word);
     OK(try_open(name, 0));
     for (size_t len = 8; len < n; len = len * 3 + 1) {
-        write_file(name, whole, len, 0600);
+        support_write_file(name, whole, len, 0600);
         FAILS(try_open(name, FDN_FLAGS_CREATE), FDN_ECORRUPT);
-        ck_assert_uint_eq(read_file(name, after, sizeof after), len);
+        ck_assert_uint_eq(support_read_file(name, after, sizeof after), len);
         ck_assert_mem_eq(after, whole, len);
     }
 }
@@ -306,8 +281,8 @@ START_TEST(replaced_files_are_noticed)
     ck_assert(!fdn_flags_faulted(f));
     ck_assert_int_eq(value_of("a"), FDN_FLAG_TRUE);
     reopen();
-    size_t n = read_file(name, whole, sizeof whole);
-    patch(path, 0, whole, n);
+    size_t n = support_read_file(name, whole, sizeof whole);
+    support_patch(path, 0, whole, n);
     ck_assert(fdn_flags_faulted(f));
     FAILS(fdn_flags_declare(f, "c", "g", true, -1, NULL), FDN_EFAULTED);
 }

@@ -2,9 +2,11 @@
 #include "test/c/support.h"
 
 #include <check.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fdn_alloc.h"
@@ -48,4 +50,29 @@ char *support_path(char *buf, size_t size, const char *dir, const char *name)
 {
     snprintf(buf, size, "%s/%s", dir, name);
     return buf;
+}
+
+void support_write_file(const char *path, const void *data, size_t len, mode_t mode)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, data, len), (ssize_t)len);
+    ck_assert_int_eq(fchmod(fd, mode), 0);
+    close(fd);
+}
+
+void support_patch(const char *path, off_t at, const void *data, size_t len)
+{
+    int fd = open(path, O_WRONLY);
+    ck_assert_int_eq(pwrite(fd, data, len, at), (ssize_t)len);
+    close(fd);
+}
+
+size_t support_read_file(const char *path, void *to, size_t size)
+{
+    int fd = open(path, O_RDONLY);
+    ssize_t n = read(fd, to, size);
+    ck_assert_int_ge(n, 0);
+    close(fd);
+    return (size_t)n;
 }

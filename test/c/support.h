@@ -3,6 +3,7 @@
 #define FDN_TEST_SUPPORT_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 struct Suite;
 
@@ -17,5 +18,10 @@ void support_rmtree(const char *path);
 
 /* DIR/NAME in a buffer of the caller's; returns it. */
 char *support_path(char *buf, size_t size, const char *dir, const char *name);
+
+/* Files, whole or in part; what fails ends the test. Reading returns how many bytes there were, up to `size`. */
+void support_write_file(const char *path, const void *data, size_t len, mode_t mode);
+void support_patch(const char *path, off_t at, const void *data, size_t len);
+size_t support_read_file(const char *path, void *to, size_t size);
 
 #endif
