@@ -4,12 +4,23 @@
  * A slot is two atomic words, fingerprint F and state S. Both are 0 where it was never used, or reset; else F is a key's and S a state
  * of limiter_rule.h other than 0, or BUSY.
  *
- *   hit      finds the slot by F, reads S, reads F again, decides, and replaces S by one compare-and-swap. A denied hit stops before
- *            the swap. A swap that fails starts over from reading S.
- *   insert   holds the lock of its key's stripe, looks for the key once more, and claims a free slot (S expired) or a victim: S -> BUSY
- *            by compare-and-swap, F := new key, S := its first state. From BUSY on it always goes through to the end, takes no lock and
- *            waits for nobody.
- *   reset    claims like an insertion (S -> BUSY), looks whether F is still its key, and stores F := 0, S := 0; or S := what it found.
+ *   change   finds the slot by F, reads S, reads F again, decides, and replaces S by one compare-and-swap. What needs no new state (a
+ *            denied hit, a question) stops before the swap. A swap that fails starts over from reading S.
+ *   insert   holds the lock of its key's stripe, looks for the key once more (and changes it if it is there), and claims a free slot
+ *            (S expired) or a victim: S -> BUSY by compare-and-swap, F := new key, S := its first state. From BUSY on it always goes
+ *            through to the end, takes no lock and waits for nobody.
+ *   replace  holds the lock of its key's stripe and claims like an insertion (S -> BUSY), looks whether F is still its key, and stores
+ *            S := the new state, or F := 0, S := 0 where the key is to have none; or S := what it found.
+ *
+ * The operations, all made of these three:
+ *
+ *   hit, take, reserve, charge    a change; where the key is absent, an insert of what the change makes of a fresh key
+ *   used, and hits of cost 0      a change that stores nothing
+ *   set_used                      under the lock: a change or an insert; of 0, a reset
+ *   reset                         a replace by nothing
+ *   give_back                     under the lock: a change that is judged by a clock read after S (6); where gcra's key is at rest
+ *                                 without the debit, a replace by nothing
+ *   grant                         a replace or an insert; and to leases give_back is a replace, too (7)
  *
  * Why it is right:
  *
@@ -17,26 +28,53 @@
  *  2. One key never has two slots: a key is inserted only under the lock of its stripe, after a scan of both buckets under that lock
  *     that did not find it. A slot that shows the key with S BUSY is being recycled (or reset) by another thread; the scan waits until
  *     that is over (a few instructions, no lock) and looks again.
- *  3. Every admission is in the state: it is the swap S -> next, next computed from the very S that was replaced. The second reading of
- *     F, after S and before the swap, makes S a state of this key: if the slot was recycled before S was read, F had already changed
- *     (F is stored before S leaves BUSY), unless it was recycled back to this key since, and then the swap fails, or S is this key's.
- *     If the slot is recycled between the second reading and the swap, S went through BUSY to the first state of another key, and the
- *     swap fails unless that state equals the S we read. It cannot, where the slot was free to take: our S then ended in the past of
- *     the newcomer's clock, and the newcomer's ends in its future. After an eviction or a reset of our key it can; then the newcomer
- *     is charged with our hit on top of its own. That errs to the strict side, as does a denial judged by a state that was another
- *     key's for a moment (recycled away and back).
+ *  3. Every admission is in the state: it is the swap S -> next, next computed from the very S that was replaced (a hit's, and in the
+ *     same way that of a take, a reservation, a charge). The second reading of F, after S and before the swap, makes S a state of this
+ *     key: if the slot was recycled before S was read, F had already changed (F is stored before S leaves BUSY), unless it was recycled
+ *     back to this key since, and then the swap fails, or S is this key's. If the slot is recycled between the second reading and the
+ *     swap, S went through BUSY to the first state of another key, and the swap fails unless that state equals the S we read. It
+ *     cannot, where the slot was free to take: our S then ended in the past of the newcomer's clock, and the newcomer's ends in its
+ *     future. After an eviction or a reset of our key it can; then the newcomer is charged with our hit on top of its own. That errs to
+ *     the strict side, as does a denial judged by a state that was another key's for a moment (recycled away and back).
  *  4. Time. The clocks are monotonic over all threads. A hit reads `now` first of all; one that goes on to insert reads it again, under
  *     the lock and after the scan that did not find the key, so that the first state of a key is never dated before the end of its
- *     previous life in the table (a thread may sleep anywhere, and the old slot be recycled meanwhile). A hit that finds its key with
- *     a `now` older than the state is judged as if the state were in force, which is stricter. One that finds its key at rest restarts
- *     it from its own `now`, and the swap proves that nobody consumed anything since (though somebody may have asked meanwhile, and
- *     been told that the budget is whole).
- *  5. A slot is recycled when its state is expired by a clock that is not ahead of the one its own key uses: tables of clock `auto`
- *     judge this by the coarse clock, which never runs ahead of the precise one.
+ *     previous life in the table (a thread may sleep anywhere, and the old slot be recycled meanwhile). A hit that finds its key with a
+ *     `now` older than the state is judged as if the state were in force, which is stricter. One that finds its key at rest restarts it
+ *     from its own `now`, and the swap proves that nobody consumed anything since (though somebody may have asked meanwhile, and been
+ *     told that the budget is whole).
+ *  5. A slot is recycled when its state is expired by a clock that is not ahead of the one its own key uses: all tables but those of
+ *     clock `precise` and `manual` judge this by the coarse clock, which never runs ahead of the precise one. (Reservations always go
+ *     by the precise one, so that their waits are exact. To a key of the coarse clock that is a `now` a little later, as another thread
+ *     might have had.)
+ *  6. Giving back. Of gcra, changes only ever move S up; what moves it down (reset, set_used, give_back) holds the lock of the stripe.
+ *     So a swap of give_back that succeeds proves that nothing was stored between the reading of S and the swap: else S would be larger
+ *     by then, and no slot comes back to the same state by way of another key, as in 3 (after an eviction it can, which is allowed to
+ *     over-admit). In the other algorithms the word alone, not the time, says what may be taken out of it.
  *
- * Orderings. All accesses to F and S are seq_cst; the pairs that matter: store F -> store S (insert) with load S -> load F (hit, 3);
- * swap S -> BUSY with every other swap of S (1); the stripe's mutex with itself (2). On x86-64 a seq_cst load is a plain load and the
- * swap is the only locked instruction of a hit. Counters are relaxed: each lane has one writer, except lane 0, which adds atomically.
+ *     gcra: write the arrival time after the i-th stored operation as T(i) = max(T(i-1), n(i)) + c(i), n its `now` and c its amount;
+ *     unrolled, T(i) = max over j <= i of n(j) + c(j) + .. + c(i). Let the debit be the k-th, and T' the same chain without it. If the
+ *     maximum of T'(i) is at some j < k, then T(i) >= T'(i) + c(k). If it is at j > k (the chain was idle, and began again at n(j)),
+ *     then T(i) >= n(k) + c(k) + c(k+1) + .. + c(i) >= n(k) + c(k) + (T'(i) - n(j)) = T'(i) + c(k) - (n(j) - n(k)). So subtracting c(k)
+ *     - max(0, now - n(k)) leaves no less than T'(i), as long as now >= n(j) for every operation that is in S. It is: each read its
+ *     clock before its swap, that was before S was read, and that was before give_back reads `now`, from a clock that is not behind.
+ *     What follows is decided by a state that is at least that of the chain without the debit, so nothing is admitted that would not
+ *     have been. This holds for any number of debits: after one was given back, S is at least the chain without it, in which another
+ *     debit has the same n and the same c. (Were n(k) replaced by max(T(k-1), n(k)), the moment at which all that was taken before is
+ *     back, it would not hold: that moment moves when an earlier debit is given back. For reservations it is replaced so; the contract
+ *     says what that means.)
+ *
+ *     fixed_window and sliding_window: the debit's units are a summand of one count, which is found again by its window. They are taken
+ *     out of that count or, where the window is over, are not; the same operations without the debit would have left no more in it. A
+ *     fixed window that the debit opened stays open, though, and closes when it would have.
+ *  7. Leases are the other way round: grants, and debits given back to them, add what may be admitted, and a hit that takes it moves S
+ *     down. A swap that hits another key's equal state, as in 3, would give that key what it was not granted, so here the claim comes
+ *     first, and then the last look at F. The end of a lease never moves on while it lives, and units are only given back to one that
+ *     ends no later than the one they were taken from; so each unit ends with its own grant, or before.
+ *
+ * Orderings. All accesses to F and S are seq_cst; the pairs that matter: store F -> store S (insert, replace) with load S -> load F
+ * (change, 3); swap S -> BUSY with every other swap of S (1); clock -> swap of S (change) with load S -> clock (give_back, 6); the
+ * stripe's mutex with itself (2, 6). On x86-64 a seq_cst load is a plain load and the swap is the only locked instruction of a hit.
+ * Counters are relaxed: each lane has one writer, except lane 0, which adds atomically.
  *
  * test/c/check_limiter_steps.c interrupts every operation at every step (fdn_step) by others; test/c/stress_limiter.c runs under TSan.
  */
@@ -46,25 +84,6 @@
 
 #include "engine/limiter_file.h"
 #include "engine/limiter_table.h"
-
-/* ---- a hit on a slot ------------------------------------------------------------------------------------------------------------ */
-
-typedef enum { ANSWERED, GONE } outcome;
-
-static FDN_INLINE outcome hit_slot(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *rule, fdn_limiter_slot at, uint64_t print,
-                                   uint64_t now, uint64_t cost, fdn_limiter_answer *answer)
-{
-    uint64_t state = atomic_load(at.state);
-    for (;;) {
-        if (state == FDN_LIMITER_BUSY || atomic_load(at.print) != print)
-            return GONE;
-        uint64_t next;
-        answer->allowed = fdn_limiter_decide(algorithm, rule, state, now, cost, &next, &answer->value);
-        fdn_step(FDN_STEP_FREE);
-        if (!answer->allowed || cost == 0 || atomic_compare_exchange_strong(at.state, &state, next))
-            return ANSWERED;
-    }
-}
 
 /* ---- insertion ------------------------------------------------------------------------------------------------------------------ */
 
@@ -77,20 +96,49 @@ static void wait_a_little(unsigned *spins)
         fdn_cpu_relax();
 }
 
-/* Find the key, waiting while the slot that shows it is BUSY. Under the stripe's lock "not found" stays true. */
-static bool find_settled(fdn_limiter_bucket *const pair[2], uint64_t print, fdn_limiter_slot *out)
+bool fdn_limiter_find_settled(const fdn_limiter_place *place, fdn_limiter_slot *out)
 {
     unsigned spins = 0;
     for (int i = 0; i < 2;) {
-        if (!fdn_limiter_find_in(pair[i], print, out)) {
+        if (!fdn_limiter_find_in(place->pair[i], place->print, out)) {
             i++;
         } else if (atomic_load(out->state) == FDN_LIMITER_BUSY) {
             wait_a_little(&spins);
-        } else if (atomic_load(out->print) == print) {
+        } else if (atomic_load(out->print) == place->print) {
             return true;
         }
     }
     return false;
+}
+
+bool fdn_limiter_replace(fdn_limiter_slot at, uint64_t print, uint64_t state, uint64_t next)
+{
+    fdn_step(FDN_STEP_FREE);
+    if (state == FDN_LIMITER_BUSY || !atomic_compare_exchange_strong(at.state, &state, FDN_LIMITER_BUSY))
+        return false;
+    fdn_step(FDN_STEP_CLAIMED);
+    if (atomic_load(at.print) != print) {
+        atomic_store(at.state, state);
+        return false;
+    }
+    if (next == FDN_LIMITER_FRESH)
+        atomic_store(at.print, 0);
+    fdn_step(FDN_STEP_CLAIMED);
+    atomic_store(at.state, next);
+    return true;
+}
+
+/* As fdn_limiter_change_slot, for leases: see 7. */
+static bool change_lease(const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units, uint64_t ms, fdn_limiter_slot at,
+                         uint64_t print, uint64_t now, fdn_limiter_outcome *out)
+{
+    uint64_t state = atomic_load(at.state);
+    fdn_step(FDN_STEP_FREE);
+    if (state == FDN_LIMITER_BUSY || atomic_load(at.print) != print)
+        return false;
+    *out = (fdn_limiter_outcome){.state = state, .now = now};
+    out->stored = change(FDN_LIMITER_LEASE, rule, units, ms, state, now, &out->next, &out->answer);
+    return !out->stored || fdn_limiter_replace(at, print, state, out->next);
 }
 
 /* What the eight slots offer to a new key. */
@@ -100,7 +148,7 @@ typedef struct {
     uint64_t soonest_ms; /* until a slot is free by itself */
 } choice;
 
-static choice choose(const fdn_limiter *t, fdn_limiter_bucket *const pair[2], uint64_t now)
+static choice choose(const fdn_limiter *t, const fdn_limiter_place *place, uint64_t now)
 {
     choice c = {.soonest_ms = FDN_LIMITER_NEVER};
     fdn_limiter_slot found[2] = {{NULL, NULL}, {NULL, NULL}};
@@ -108,7 +156,7 @@ static choice choose(const fdn_limiter *t, fdn_limiter_bucket *const pair[2], ui
     int used[2] = {0, 0};
     for (int i = 0; i < 2; i++) {
         for (int j = 0; j < FDN_LIMITER_SLOTS; j++) {
-            fdn_limiter_slot at = {&pair[i]->print[j], &pair[i]->state[j]};
+            fdn_limiter_slot at = {&place->pair[i]->print[j], &place->pair[i]->state[j]};
             uint64_t state = atomic_load(at.state);
             if (state == FDN_LIMITER_BUSY) {
                 used[i]++;
@@ -152,119 +200,92 @@ static bool occupy(fdn_limiter_slot at, uint64_t seen, uint64_t print, uint64_t 
     return true;
 }
 
+static void bump(_Atomic uint64_t *counter) /* under the lock */
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
 /* Whether keys that were here may be gone with a part of the file, so that a key that is not found is not known to be fresh. */
 static bool forgetful(const fdn_limiter *t)
 {
     return t->file != NULL && t->config.on_full != FDN_LIMITER_EVICT && fdn_limiter_file_lost(t->file);
 }
 
-/* The key is absent and its hit is allowed. False: a slot was taken from under us, look again. */
-static bool insert(fdn_limiter *t, fdn_limiter_stripe *s, fdn_limiter_bucket *const pair[2], uint64_t print, uint64_t state,
-                   uint64_t now, fdn_limiter_answer *answer)
+/*
+ * The key is absent and out->next is to be its state. Full: out->stored becomes false, and out->answer what the table answers to hits.
+ * False: a slot was taken from under us, look again.
+ */
+static bool insert(fdn_limiter *t, fdn_limiter_stripe *s, const fdn_limiter_place *place, fdn_limiter_outcome *out)
 {
-    choice c = choose(t, pair, fdn_limiter_recycling_clock(t, now));
+    choice c = choose(t, place, fdn_limiter_recycling_clock(t, out->now));
     bool lost = forgetful(t);
     if (c.free.state != NULL && !lost)
-        return occupy(c.free, c.free_state, print, state);
-    switch ((fdn_limiter_on_full)t->config.on_full) {
-    case FDN_LIMITER_EVICT:
-        if (c.victim.state == NULL || !occupy(c.victim, c.victim_state, print, state))
+        return occupy(c.free, c.free_state, place->print, out->next);
+    if (c.victim.state == NULL && !lost)
+        return false;
+    if (t->config.on_full == FDN_LIMITER_EVICT) {
+        if (!occupy(c.victim, c.victim_state, place->print, out->next))
             return false;
-        atomic_store_explicit(&s->evicted, atomic_load_explicit(&s->evicted, memory_order_relaxed) + 1, memory_order_relaxed);
-        break;
-    case FDN_LIMITER_DENY:
-        if (c.victim.state == NULL && !lost)
-            return false;
-        answer->allowed = false;
-        answer->value = lost ? fdn_limiter_expires_in_ms(t->algorithm, state, now) : c.soonest_ms;
-        break;
-    case FDN_LIMITER_ALLOW:
-        break;
+        bump(&s->evicted);
+    } else {
+        out->stored = false;
+        out->full = true;
+        if (t->config.on_full == FDN_LIMITER_DENY)
+            out->answer =
+                (fdn_limiter_answer){false, lost ? fdn_limiter_expires_in_ms(t->algorithm, out->next, out->now) : c.soonest_ms};
     }
-    atomic_store_explicit(&s->full, atomic_load_explicit(&s->full, memory_order_relaxed) + 1, memory_order_relaxed);
+    bump(&s->full);
     return true;
 }
 
-static fdn_limiter_answer hit_absent(fdn_limiter *t, const fdn_limiter_rule *rule, fdn_limiter_bucket *const pair[2], uint64_t print,
-                                     bool coarse, uint64_t cost)
+fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units,
+                                              uint64_t ms, fdn_limiter_place place, bool coarse)
 {
-    fdn_limiter_answer answer;
-    fdn_limiter_stripe *s = &t->stripes[print % FDN_LIMITER_STRIPES];
+    fdn_limiter_stripe *s = &t->stripes[place.print % FDN_LIMITER_STRIPES];
+    fdn_limiter_outcome out;
     unsigned spins = 0;
     fdn_step(FDN_STEP_FREE);
     pthread_mutex_lock(&s->lock);
     fdn_step(FDN_STEP_LOCKED);
     for (;; wait_a_little(&spins)) {
         fdn_limiter_slot at;
-        bool found = find_settled(pair, print, &at);
+        bool found = fdn_limiter_find_settled(&place, &at);
         fdn_step(FDN_STEP_FREE);
         /* After the scan: see 4. */
-        uint64_t now = fdn_limiter_read_clock(t, coarse), state;
+        uint64_t now = fdn_limiter_read_clock(t, coarse);
         fdn_step(FDN_STEP_FREE);
         if (found) {
-            if (hit_slot(t->algorithm, rule, at, print, now, cost, &answer) == ANSWERED)
+            if (t->algorithm == FDN_LIMITER_LEASE
+                    ? change_lease(rule, change, units, ms, at, place.print, now, &out)
+                    : fdn_limiter_change_slot(t->algorithm, rule, change, units, ms, at, place.print, now, &out))
                 break;
             continue;
         }
-        answer.allowed = fdn_limiter_decide(t->algorithm, rule, FDN_LIMITER_FRESH, now, cost, &state, &answer.value);
-        if (!answer.allowed || cost == 0 || insert(t, s, pair, print, state, now, &answer))
+        out = (fdn_limiter_outcome){.state = FDN_LIMITER_FRESH, .now = now};
+        out.stored = change(t->algorithm, rule, units, ms, FDN_LIMITER_FRESH, now, &out.next, &out.answer);
+        if (!out.stored || insert(t, s, &place, &out))
             break;
     }
     pthread_mutex_unlock(&s->lock);
-    return answer;
+    return out;
 }
 
-/* ---- public --------------------------------------------------------------------------------------------------------------------- */
-
-static inline void count(fdn_limiter *t, unsigned lane, bool allowed)
-{
-#ifdef FDN_LIMITER_UNCOUNTED /* bench/hits.c */
-    (void)t;
-    (void)lane;
-    (void)allowed;
-#else
-    _Atomic uint64_t *counter = allowed ? &t->lanes[lane].allowed : &t->lanes[lane].denied;
-    if (lane == 0)
-        atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
-    else
-        atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
-#endif
-}
-
-static FDN_INLINE fdn_limiter_answer hit_by(fdn_limiter_algorithm algorithm, fdn_limiter *t, unsigned lane,
-                                            const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost)
-{
-    fdn_limiter_answer answer;
-    uint64_t print = fdn_limiter_print_of(hash, rule->period_ms);
-    fdn_limiter_bucket *first = fdn_limiter_first_bucket(t, print);
-    __builtin_prefetch(first);
-    fdn_limiter_bucket *second = fdn_limiter_second_bucket(t, print, first);
-    __builtin_prefetch(second);
-    bool coarse = fdn_limiter_uses_coarse(t, rule);
-    uint64_t now = fdn_limiter_read_clock(t, coarse);
-    fdn_limiter_slot at;
-    fdn_step(FDN_STEP_FREE);
-    if ((!fdn_limiter_find_in(first, print, &at) && !fdn_limiter_find_in(second, print, &at)) ||
-        hit_slot(algorithm, rule, at, print, now, cost, &answer) == GONE)
-        answer = hit_absent(t, rule, (fdn_limiter_bucket *const[2]){first, second}, print, coarse, cost);
-    /* The caller may read the coarse clock just after a tick and come back just before one. */
-    if (!answer.allowed && coarse && rule->units != 0)
-        answer.value += t->tick_ms;
-    if (cost != 0)
-        count(t, lane, answer.allowed);
-    return answer;
-}
+/* ---- hits ----------------------------------------------------------------------------------------------------------------------- */
 
 /* One compiled form for each algorithm: a hit decides by it once, and has registers for its own arithmetic alone. */
 #define FORM(ALGORITHM)                                                                                                                \
     static FDN_NOINLINE fdn_limiter_answer hit_##ALGORITHM(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, \
                                                            uint64_t cost)                                                              \
     {                                                                                                                                  \
-        return hit_by(FDN_LIMITER_##ALGORITHM, t, lane, rule, hash, cost);                                                             \
+        bool coarse = fdn_limiter_uses_coarse(t, rule);                                                                                \
+        fdn_limiter_outcome out =                                                                                                      \
+            fdn_limiter_change_key(t, FDN_LIMITER_##ALGORITHM, rule, fdn_limiter_hit_change, cost, 0, hash, coarse);                   \
+        return fdn_limiter_counted(t, FDN_LIMITER_##ALGORITHM, lane, rule, coarse, cost, out.answer);                                  \
     }
 FORM(GCRA)
 FORM(FIXED_WINDOW)
 FORM(SLIDING_WINDOW)
+FORM(LEASE)
 
 fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost)
 {
@@ -272,37 +293,24 @@ fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limi
         return hit_GCRA(t, lane, rule, hash, cost);
     if (t->algorithm == FDN_LIMITER_FIXED_WINDOW)
         return hit_FIXED_WINDOW(t, lane, rule, hash, cost);
-    return hit_SLIDING_WINDOW(t, lane, rule, hash, cost);
+    if (t->algorithm == FDN_LIMITER_SLIDING_WINDOW)
+        return hit_SLIDING_WINDOW(t, lane, rule, hash, cost);
+    return hit_LEASE(t, lane, rule, hash, cost);
 }
+
+/* ---- reset ---------------------------------------------------------------------------------------------------------------------- */
 
 bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash)
 {
-    uint64_t print = fdn_limiter_print_of(hash, period_ms);
-    fdn_limiter_bucket *first = fdn_limiter_first_bucket(t, print);
-    fdn_limiter_bucket *const pair[2] = {first, fdn_limiter_second_bucket(t, print, first)};
-    fdn_limiter_stripe *s = &t->stripes[print % FDN_LIMITER_STRIPES];
+    fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, period_ms));
+    fdn_limiter_stripe *s = &t->stripes[place.print % FDN_LIMITER_STRIPES];
     bool consumed = false;
     fdn_limiter_slot at;
     fdn_step(FDN_STEP_FREE);
     pthread_mutex_lock(&s->lock);
     fdn_step(FDN_STEP_LOCKED);
-    while (find_settled(pair, print, &at)) {
-        uint64_t state = atomic_load(at.state);
-        fdn_step(FDN_STEP_FREE);
-        if (state == FDN_LIMITER_BUSY || !atomic_compare_exchange_strong(at.state, &state, FDN_LIMITER_BUSY))
-            continue;
-        fdn_step(FDN_STEP_CLAIMED);
-        bool ours = atomic_load(at.print) == print;
-        if (!ours) {
-            atomic_store(at.state, state);
-            continue;
-        }
-        consumed = true;
-        atomic_store(at.print, 0);
-        fdn_step(FDN_STEP_CLAIMED);
-        atomic_store(at.state, FDN_LIMITER_FRESH);
-        break;
-    }
+    while (!consumed && fdn_limiter_find_settled(&place, &at))
+        consumed = fdn_limiter_replace(at, place.print, atomic_load(at.state), FDN_LIMITER_FRESH);
     pthread_mutex_unlock(&s->lock);
     return consumed;
 }

@@ -131,6 +131,58 @@ const fdn_limiter_rule *fdn_limiter_preset(const fdn_limiter *t);
  */
 fdn_limiter_answer fdn_limiter_hit(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost);
 
+/*
+ * ---- limiter_debit.c: debits that may be given back, and counts.
+ *
+ * What is needed to give an admitted debit back. Of a hit that was denied or not counted it is empty: amount 0.
+ */
+typedef struct {
+    uint64_t print, amount, mark, period_ms;
+} fdn_limiter_debit;
+
+/* A hit, and what it took. */
+fdn_limiter_answer fdn_limiter_take(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost,
+                                    fdn_limiter_debit *debit);
+
+/*
+ * A hit that may wait for its turn, of a gcra table (any other one denies). Allowed: the budget is taken, and the hit conforms in
+ * `value` ms, which is at most max_wait_ms (0: now). Denied: nothing is taken, and the same call is admitted after `value` ms. Cost 0
+ * asks what cost 1 would be answered. Waits are below FDN_LIMITER_MAX_WAIT_MS; a longer max_wait_ms is as good.
+ */
+fdn_limiter_answer fdn_limiter_reserve(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost,
+                                       uint64_t max_wait_ms, fdn_limiter_debit *debit);
+
+/*
+ * Give a debit back, once, to the table that it was taken from. False: nothing of it was left, because its window is over, time gave
+ * all of it back already, or the key was reset or evicted.
+ *
+ * The debit of fdn_limiter_take never gives back more than it still holds off others: nothing is admitted afterwards that would not
+ * have been without it (limiter.c, 6); a fixed window that it opened stays open. That of fdn_limiter_reserve is whole until time has
+ * given back all that was taken before it, as its owner expects; where some of that was given back by hand, the moment is in truth
+ * an earlier one, and up to as much is admitted early.
+ */
+bool fdn_limiter_give_back(fdn_limiter *t, const fdn_limiter_debit *debit);
+
+/*
+ * Counts. The count of a key is what it has consumed and not got back yet, in units, rounded up; for fixed_window what its open window
+ * has admitted. gcra needs a rule that admits something (limit above 0), and answers 0 and does nothing by any other one; a lease has
+ * no count.
+ *
+ * charge adds n, limit or not, and returns the new count, which stays where the word's range ends. Concurrent hits and charges are
+ * never lost. set_used makes the count what it says, as if the key had consumed it just now; 0 is a reset. Both insert an absent key;
+ * where the table is full, and on_full is not to evict, nothing is kept, and charge returns 0.
+ */
+uint64_t fdn_limiter_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash);
+uint64_t fdn_limiter_charge(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t n);
+void fdn_limiter_set_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t count);
+
+/*
+ * Add to the key's lease, of a lease table: units that may be taken within ttl_ms, and whether its owner has no more before then. To a
+ * living lease they are added, and the end is the earlier one; it never lasts beyond what any of its grants allowed. ttl_ms counts from
+ * this call at the latest; a coarse clock shortens it by a tick. False: nothing was kept, as ttl_ms is over or the table is full.
+ */
+bool fdn_limiter_grant(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t units, uint64_t ttl_ms, bool closed);
+
 /* Give the key its whole budget back, under this period. Returns whether anything was consumed. */
 bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash);
 

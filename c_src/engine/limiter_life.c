@@ -15,7 +15,7 @@
 static fdn_limiter_fit check(const fdn_limiter_config *config, fdn_limiter_rule *preset)
 {
     *preset = (fdn_limiter_rule){0};
-    if (config->algorithm > FDN_LIMITER_SLIDING_WINDOW || config->on_full > FDN_LIMITER_ALLOW || config->clock > FDN_LIMITER_MANUAL)
+    if (config->algorithm > FDN_LIMITER_LEASE || config->on_full > FDN_LIMITER_ALLOW || config->clock > FDN_LIMITER_MANUAL)
         return FDN_LIMITER_BAD_ALGORITHM;
     if (config->capacity == 0 || config->capacity > FDN_LIMITER_MAX_CAPACITY)
         return FDN_LIMITER_BAD_CAPACITY;

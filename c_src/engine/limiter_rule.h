@@ -8,6 +8,7 @@
  *     gcra           [ theoretical arrival time, 1/16 ns since the table's epoch : 64 ]
  *     fixed_window   [ end of the window, ms since the table's epoch : 40 | units used in it : 24 ]
  *     sliding_window [ s : 5 | when the key is at rest, in 2^s ms since the table's epoch : 39 - s | previous : c | current : c ]
+ *     lease          [ end, ms since the table's epoch : 40 | closed : 1 | units left of it : 23 ]
  *
  * GCRA (ITU-T I.371, the generic cell rate algorithm): a hit of cost c moves the arrival time TAT to max(TAT, now) + c * emission and
  * is allowed while that stays within `span` = burst * emission of now. The emission interval is period / limit, rounded up, so the rate
@@ -23,6 +24,10 @@
  * c = (20 + s) / 2 bits: a longer period admits more and needs its end less exactly. The end says which window is the current one,
  * too: window i is at rest at (i + 2) * period, rounded up to 2^s ms, which is no more than the period, so no two windows share an end.
  *
+ * lease is no limit of its own but a share of one that is kept elsewhere: units granted until a moment, debited over there before. A
+ * key without a lease has nothing, so losing one only admits less. What a lease cannot give is denied: with FDN_LIMITER_ASK, which
+ * means that its owner may have more, or, where the owner said that there is none before the end (closed), with the time until then.
+ *
  * A `now` that is older than the state (another thread read the clock later but came first) only makes the answer stricter.
  *
  * Ranges; everything outside is refused by fdn_limiter_rule_make or fdn_limiter_cost_fits, and inside nothing can overflow:
@@ -30,6 +35,7 @@
  *     limit      0, or gcra: up to one a nanosecond (period in ns); fixed_window: up to 16777214; sliding_window: up to 2^c - 1, which
  *                is 1023 at 1 ms, 16383 at 1 s, 131071 at 1 min, 1048575 at 1 h, 8388607 at 1 day, 33554431 from 25 days on
  *     burst      gcra: 1 .. such that burst * emission stays below 2^61 units (4.5 years)
+ *                lease: what the owner's algorithm allows; it holds up to 8388607 units
  *     cost       0 .. burst (gcra) or limit (the others); any cost where the limit is 0, which denies everything
  *     now        up to 2^59 ns (18 years) after the table was made; sliding_window: 2^38 ms (8.7 years), where its time stands still
  */
@@ -41,7 +47,7 @@
 
 #include "base/fdn_clock.h"
 
-typedef enum { FDN_LIMITER_GCRA, FDN_LIMITER_FIXED_WINDOW, FDN_LIMITER_SLIDING_WINDOW } fdn_limiter_algorithm;
+typedef enum { FDN_LIMITER_GCRA, FDN_LIMITER_FIXED_WINDOW, FDN_LIMITER_SLIDING_WINDOW, FDN_LIMITER_LEASE } fdn_limiter_algorithm;
 
 /* Which argument lies outside its range; 0: none. */
 typedef enum {
@@ -55,12 +61,15 @@ typedef enum {
 
 #define FDN_LIMITER_MAX_PERIOD_MS (366ULL * 86400 * 1000)
 #define FDN_LIMITER_MAX_FIXED_LIMIT ((1ULL << 24) - 2)
+#define FDN_LIMITER_MAX_LEASE ((1ULL << 23) - 1)
 #define FDN_LIMITER_MAX_SPAN (1ULL << 61)
+#define FDN_LIMITER_MAX_WAIT_MS (FDN_LIMITER_MAX_SPAN / (16 * FDN_NS_PER_MS)) /* of a reservation */
 #define FDN_LIMITER_MAX_NOW_NS (1ULL << 59)
 #define FDN_LIMITER_MAX_SLIDING_NOW_MS (1ULL << 38)
 
 #define FDN_LIMITER_FRESH 0ULL /* a key never seen */
 #define FDN_LIMITER_NEVER UINT64_MAX
+#define FDN_LIMITER_ASK UINT64_MAX /* in the place of a time to wait */
 
 /* A limit, prepared for use. */
 typedef struct {
@@ -97,7 +106,9 @@ static inline fdn_limiter_fit fdn_limiter_rule_make(fdn_limiter_algorithm algori
     if (limit == 0)
         return FDN_LIMITER_FITS;
     if (algorithm != FDN_LIMITER_GCRA) {
-        uint64_t most = algorithm == FDN_LIMITER_FIXED_WINDOW ? FDN_LIMITER_MAX_FIXED_LIMIT : fdn_limiter_sliding_max(period_ms);
+        uint64_t most = algorithm == FDN_LIMITER_FIXED_WINDOW     ? FDN_LIMITER_MAX_FIXED_LIMIT
+                        : algorithm == FDN_LIMITER_SLIDING_WINDOW ? fdn_limiter_sliding_max(period_ms)
+                                                                  : UINT64_MAX;
         rule->units = limit;
         return limit <= most ? FDN_LIMITER_FITS : FDN_LIMITER_BAD_LIMIT;
     }
@@ -119,6 +130,12 @@ static inline bool fdn_limiter_cost_fits(const fdn_limiter_rule *rule, uint64_t 
     return cost <= rule->units || rule->units == 0;
 }
 
+/* Which window a sliding window's word belongs to: when it is at rest, in 2^s ms. */
+static inline uint64_t fdn_limiter_sliding_mark(uint64_t state, uint64_t period_ms)
+{
+    return (state & ((1ULL << 59) - 1)) >> 2 * fdn_limiter_sliding_count_bits(fdn_limiter_sliding_shift(period_ms));
+}
+
 /* What a sliding window's word says by itself, without a period. Any word may be asked. */
 static inline uint64_t fdn_limiter_sliding_end_ms(uint64_t state)
 {
@@ -136,7 +153,7 @@ static inline uint64_t fdn_limiter_sliding_sum(uint64_t state)
 /* When, in ms rounded down, a key in this state has its whole budget; for the algorithms that keep their time in ms. */
 static inline uint64_t fdn_limiter_end_ms(fdn_limiter_algorithm algorithm, uint64_t state)
 {
-    return algorithm == FDN_LIMITER_FIXED_WINDOW ? state >> 24 : fdn_limiter_sliding_end_ms(state);
+    return algorithm == FDN_LIMITER_SLIDING_WINDOW ? fdn_limiter_sliding_end_ms(state) : state >> 24;
 }
 
 /* Whether a key in this state has its whole budget. `state` is not the mark FDN_LIMITER_NEVER. */
@@ -155,14 +172,15 @@ static inline uint64_t fdn_limiter_expires_in_ms(fdn_limiter_algorithm algorithm
     return fdn_limiter_end_ms(algorithm, state) - now_ns / FDN_NS_PER_MS;
 }
 
-/* Whether `a` stands for less consumed budget than `b`: the one to evict. */
+/* Whether `a` stands for less consumed budget than `b` (a lease: for less that is left of it): the one to evict. */
 static inline bool fdn_limiter_consumed_less(fdn_limiter_algorithm algorithm, uint64_t a, uint64_t b)
 {
     if (algorithm == FDN_LIMITER_GCRA)
         return a < b;
-    bool fixed = algorithm == FDN_LIMITER_FIXED_WINDOW;
-    uint64_t used_a = fixed ? a & 0xffffff : fdn_limiter_sliding_sum(a), used_b = fixed ? b & 0xffffff : fdn_limiter_sliding_sum(b);
-    return used_a != used_b ? used_a < used_b : a < b;
+    bool sliding = algorithm == FDN_LIMITER_SLIDING_WINDOW;
+    uint64_t counts = algorithm == FDN_LIMITER_LEASE ? FDN_LIMITER_MAX_LEASE : 0xffffff;
+    uint64_t of_a = sliding ? fdn_limiter_sliding_sum(a) : a & counts, of_b = sliding ? fdn_limiter_sliding_sum(b) : b & counts;
+    return of_a != of_b ? of_a < of_b : a < b;
 }
 
 static inline bool fdn_limiter_gcra(const fdn_limiter_rule *rule, uint64_t state, uint64_t now_ns, uint64_t cost, uint64_t *next,
@@ -214,7 +232,7 @@ static inline fdn_limiter_windows fdn_limiter_windows_at(uint64_t period_ms, uin
     now = now < FDN_LIMITER_MAX_SLIDING_NOW_MS ? now : FDN_LIMITER_MAX_SLIDING_NOW_MS;
     uint64_t next = now - now % period_ms + period_ms; /* window */
     uint64_t end = (next + period_ms + up) >> shift, end_before = (next + up) >> shift;
-    uint64_t found = (state & ((1ULL << 59) - 1)) >> 2 * bits;
+    uint64_t found = fdn_limiter_sliding_mark(state, period_ms);
     fdn_limiter_windows w = {.bits = bits, .left_ms = next - now};
     if (found > end_before) {
         w.previous = state >> bits & most;
@@ -272,6 +290,19 @@ static inline bool fdn_limiter_sliding_window(const fdn_limiter_rule *rule, uint
     return true;
 }
 
+static inline bool fdn_limiter_lease(uint64_t state, uint64_t now_ns, uint64_t cost, uint64_t *next, uint64_t *value)
+{
+    uint64_t now_ms = now_ns / FDN_NS_PER_MS, end = state >> 24, left = state & FDN_LIMITER_MAX_LEASE;
+    if (end > now_ms && left >= (cost ? cost : 1)) {
+        *next = state - cost;
+        *value = left - cost;
+        return true;
+    }
+    bool closed = end > now_ms && (state >> 23 & 1);
+    *value = closed ? end - now_ms : FDN_LIMITER_ASK;
+    return false;
+}
+
 /*
  * Decide a hit. Allowed: true, *next is the new state, *value what remains. Denied: false, *value is the number of milliseconds after
  * which the same hit is admitted if nobody else comes in between (a rule of limit 0: its period, though it will deny then too).
@@ -288,7 +319,9 @@ static inline bool fdn_limiter_decide(fdn_limiter_algorithm algorithm, const fdn
         return fdn_limiter_gcra(rule, state, now_ns, cost, next, value);
     if (algorithm == FDN_LIMITER_FIXED_WINDOW)
         return fdn_limiter_fixed_window(rule, state, now_ns, cost, next, value);
-    return fdn_limiter_sliding_window(rule, state, now_ns, cost, next, value);
+    if (algorithm == FDN_LIMITER_SLIDING_WINDOW)
+        return fdn_limiter_sliding_window(rule, state, now_ns, cost, next, value);
+    return fdn_limiter_lease(state, now_ns, cost, next, value);
 }
 
 #endif

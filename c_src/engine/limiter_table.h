@@ -83,7 +83,7 @@ static inline uint64_t fdn_limiter_read_clock(fdn_limiter *t, bool coarse)
 /* The clock by which other keys' slots are found expired: see 5 in limiter.c. */
 static inline uint64_t fdn_limiter_recycling_clock(fdn_limiter *t, uint64_t now)
 {
-    return t->clock == FDN_LIMITER_AUTO ? fdn_clock_coarse_ns() - t->epoch_ns : now;
+    return t->clock == FDN_LIMITER_AUTO || t->clock == FDN_LIMITER_COARSE ? fdn_clock_coarse_ns() - t->epoch_ns : now;
 }
 
 /* Twice as many slots as keys; a few buckets more, for the larger variance of small tables. Files depend on it. */
@@ -135,6 +135,117 @@ static inline bool fdn_limiter_find_in(fdn_limiter_bucket *b, uint64_t print, fd
         }
     }
     return false;
+}
+
+/* ---- changing ------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    fdn_limiter_answer answer;
+    bool stored;               /* `next` took the place of `state` */
+    bool full;                 /* it did not, for want of a slot */
+    uint64_t state, next, now; /* only then: the two words, and the time (ns) of the decision */
+} fdn_limiter_outcome;
+
+/*
+ * What an operation makes of a state: its answer, and whether *next is to be stored. Asked again where another thread came first.
+ * `units` and `ms`: what the operation was given, by value, here and below: what has an address lives in memory, and a hit that finds
+ * its key needs none.
+ */
+typedef bool fdn_limiter_change(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *rule, uint64_t units, uint64_t ms,
+                                uint64_t state, uint64_t now_ns, uint64_t *next, fdn_limiter_answer *answer);
+
+/* Where a key may be. */
+typedef struct {
+    uint64_t print;
+    fdn_limiter_bucket *pair[2];
+} fdn_limiter_place;
+
+static FDN_INLINE fdn_limiter_place fdn_limiter_place_of(const fdn_limiter *t, uint64_t print)
+{
+    fdn_limiter_bucket *first = fdn_limiter_first_bucket(t, print);
+    __builtin_prefetch(first);
+    fdn_limiter_bucket *second = fdn_limiter_second_bucket(t, print, first);
+    __builtin_prefetch(second);
+    return (fdn_limiter_place){print, {first, second}};
+}
+
+/* Change the state in a slot that showed the key. False: it is changing hands, or has. */
+static FDN_INLINE bool fdn_limiter_change_slot(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *rule,
+                                               fdn_limiter_change *change, uint64_t units, uint64_t ms, fdn_limiter_slot at,
+                                               uint64_t print, uint64_t now, fdn_limiter_outcome *out)
+{
+    uint64_t state = atomic_load(at.state);
+    for (;;) {
+        if (state == FDN_LIMITER_BUSY || atomic_load(at.print) != print)
+            return false;
+        out->stored = change(algorithm, rule, units, ms, state, now, &out->next, &out->answer);
+        out->state = state;
+        out->now = now;
+        out->full = false;
+        fdn_step(FDN_STEP_FREE);
+        if (!out->stored || atomic_compare_exchange_strong(at.state, &state, out->next))
+            return true;
+    }
+}
+
+/*
+ * limiter.c. The same under the lock of the key's stripe, where the key is inserted if it is absent. A lease that is there is changed
+ * by way of a claim.
+ */
+fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units,
+                                              uint64_t ms, fdn_limiter_place place, bool coarse);
+
+/* The same wherever the key is. `algorithm` is the table's, a constant where that makes a shorter way. */
+static FDN_INLINE fdn_limiter_outcome fdn_limiter_change_key(fdn_limiter *t, fdn_limiter_algorithm algorithm,
+                                                             const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units,
+                                                             uint64_t ms, uint64_t hash, bool coarse)
+{
+    fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
+    uint64_t now = fdn_limiter_read_clock(t, coarse);
+    fdn_limiter_outcome out;
+    fdn_limiter_slot at;
+    fdn_step(FDN_STEP_FREE);
+    if ((fdn_limiter_find_in(place.pair[0], place.print, &at) || fdn_limiter_find_in(place.pair[1], place.print, &at)) &&
+        fdn_limiter_change_slot(algorithm, rule, change, units, ms, at, place.print, now, &out))
+        return out;
+    return fdn_limiter_change_locked(t, rule, change, units, ms, place, coarse);
+}
+
+/* limiter.c. Find the key in its place, under its stripe's lock: while that is held, "not found" stays true. */
+bool fdn_limiter_find_settled(const fdn_limiter_place *place, fdn_limiter_slot *out);
+
+/*
+ * limiter.c. Replace `state` in the key's slot by way of a claim, under the lock of its stripe; by FDN_LIMITER_FRESH, make the slot a
+ * free one. False: it is not, or no longer, the key's slot in this state.
+ */
+bool fdn_limiter_replace(fdn_limiter_slot at, uint64_t print, uint64_t state, uint64_t next);
+
+/* The answer of a hit, counted, as its caller is to see it. */
+static FDN_INLINE fdn_limiter_answer fdn_limiter_counted(fdn_limiter *t, fdn_limiter_algorithm algorithm, unsigned lane,
+                                                         const fdn_limiter_rule *rule, bool coarse, uint64_t cost,
+                                                         fdn_limiter_answer answer)
+{
+    /* The caller may read the coarse clock just after a tick and come back just before one. */
+    if (!answer.allowed && coarse && rule->units != 0 && (algorithm != FDN_LIMITER_LEASE || answer.value != FDN_LIMITER_ASK))
+        answer.value += t->tick_ms;
+#ifndef FDN_LIMITER_UNCOUNTED /* bench/hits.c */
+    if (cost != 0) {
+        _Atomic uint64_t *counter = answer.allowed ? &t->lanes[lane].allowed : &t->lanes[lane].denied;
+        if (lane == 0)
+            atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+        else
+            atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+    }
+#endif
+    return answer;
+}
+
+/* A hit. */
+static FDN_INLINE bool fdn_limiter_hit_change(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *rule, uint64_t units,
+                                              uint64_t ms, uint64_t state, uint64_t now_ns, uint64_t *next, fdn_limiter_answer *answer)
+{
+    answer->allowed = fdn_limiter_decide(algorithm, rule, state, now_ns, units, next, &answer->value);
+    return answer->allowed && units != 0;
 }
 
 #endif
