@@ -13,9 +13,6 @@
 #define UNITS_PER_MS (16 * FDN_NS_PER_MS) /* of gcra's time */
 #define FIXED_COUNT 0xffffffULL
 
-/* How far a gcra state may lie ahead: a full budget, and the longest wait. */
-#define FURTHEST (FDN_LIMITER_MAX_SPAN + FDN_LIMITER_MAX_WAIT_MS * UNITS_PER_MS)
-
 static uint64_t divided_up(uint64_t a, uint64_t b)
 {
     return a / b + (a % b != 0);
@@ -67,7 +64,7 @@ static bool charge_change(fdn_limiter_algorithm algorithm, const fdn_limiter_rul
 {
     if (algorithm == FDN_LIMITER_GCRA) {
         uint64_t now = now_ns * 16, before = greater(state, now) - now;
-        uint64_t ahead = sum_up_to(before, product_up_to(n, rule->emission, FURTHEST), FURTHEST);
+        uint64_t ahead = sum_up_to(before, product_up_to(n, rule->emission, FDN_LIMITER_MAX_AHEAD), FDN_LIMITER_MAX_AHEAD);
         answer->value = divided_up(ahead, rule->emission);
         *next = now + ahead;
         return ahead > before;

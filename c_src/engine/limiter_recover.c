@@ -11,7 +11,7 @@ static uint64_t furthest_ms(fdn_limiter_algorithm algorithm)
 {
     switch (algorithm) {
     case FDN_LIMITER_GCRA:
-        return FDN_LIMITER_MAX_SPAN / (16 * FDN_NS_PER_MS) + DAY_MS;
+        return FDN_LIMITER_MAX_AHEAD / (16 * FDN_NS_PER_MS) + DAY_MS;
     case FDN_LIMITER_FIXED_WINDOW:
         return FDN_LIMITER_MAX_PERIOD_MS + DAY_MS;
     default:
@@ -24,7 +24,7 @@ static bool possible(fdn_limiter_algorithm algorithm, uint64_t state, uint64_t n
     if (state == FDN_LIMITER_BUSY)
         return false;
     /* Where the wait would overflow, before it does. */
-    if (algorithm == FDN_LIMITER_GCRA && state > now_ns * 16 && state - now_ns * 16 > 2 * FDN_LIMITER_MAX_SPAN)
+    if (algorithm == FDN_LIMITER_GCRA && state > now_ns * 16 && state - now_ns * 16 > 2 * FDN_LIMITER_MAX_AHEAD)
         return false;
     return fdn_limiter_expires_in_ms(algorithm, state, now_ns) <= furthest_ms(algorithm);
 }

@@ -64,6 +64,7 @@ typedef enum {
 #define FDN_LIMITER_MAX_LEASE ((1ULL << 23) - 1)
 #define FDN_LIMITER_MAX_SPAN (1ULL << 61)
 #define FDN_LIMITER_MAX_WAIT_MS (FDN_LIMITER_MAX_SPAN / (16 * FDN_NS_PER_MS)) /* of a reservation */
+#define FDN_LIMITER_MAX_AHEAD (2 * FDN_LIMITER_MAX_SPAN) /* of gcra's arrival time: a full budget, and the longest wait */
 #define FDN_LIMITER_MAX_NOW_NS (1ULL << 59)
 #define FDN_LIMITER_MAX_SLIDING_NOW_MS (1ULL << 38)
 
