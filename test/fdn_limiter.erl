@@ -1,9 +1,13 @@
 %% What the limiter's suites share: limiters for one test, and processes that race.
 -module(fdn_limiter).
 
--export([name/0, start/1, stop/1, with/2, quietly/1]).
+-export([algorithms/0, name/0, start/1, stop/1, with/2, at_once/1, on_dirty_scheduler/1, resident/0, quietly/1]).
 
 -define(L, foundation_limiter).
+
+-spec algorithms() -> [atom()].
+algorithms() ->
+    [gcra, fixed_window, sliding_window].
 
 %% A name that nobody used yet.
 -spec name() -> atom().
@@ -34,6 +38,46 @@ with(Options, Fun) ->
         unlink(Pid),
         try ?L:delete(Name) catch error:{badarg, {limiter, unknown}} -> ok end
     end.
+
+%% Each fun in a process of its own; their results, in order. A fun that crashes takes the caller with it.
+-spec at_once([fun(() -> Result)]) -> [Result].
+at_once(Funs) ->
+    Parent = self(),
+    Pids = [spawn_link(fun() -> receive go -> Parent ! {self(), Fun()} end end) || Fun <- Funs],
+    [Pid ! go || Pid <- Pids],
+    [receive {Pid, Result} -> Result end || Pid <- Pids].
+
+%% Whether a fun, in a process of its own, is put onto a dirty scheduler at least once, and its result.
+-spec on_dirty_scheduler(fun(() -> Result)) -> {boolean(), Result}.
+on_dirty_scheduler(Fun) ->
+    Parent = self(),
+    Pid = spawn_link(fun() ->
+        receive go -> ok end,
+        Parent ! {self(), Fun()},
+        receive stop -> ok end
+    end),
+    1 = erlang:trace(Pid, true, [running, scheduler_id]),
+    Pid ! go,
+    Result = receive {Pid, R} -> R end,
+    %% Its trace is complete, then.
+    Delivered = erlang:trace_delivered(Pid),
+    receive {trace_delivered, Pid, Delivered} -> ok end,
+    Pid ! stop,
+    {lists:member(dirty, schedulers(Pid)), Result}.
+
+schedulers(Pid) ->
+    receive
+        {trace, Pid, in, _, 0} -> [dirty | schedulers(Pid)];
+        {trace, Pid, _, _, _} -> schedulers(Pid)
+    after 0 -> []
+    end.
+
+%% Bytes of memory that the system has given this VM.
+-spec resident() -> integer().
+resident() ->
+    [erlang:garbage_collect(P) || P <- processes()],
+    {ok, Text} = file:read_file("/proc/self/statm"),
+    binary_to_integer(lists:nth(2, binary:split(Text, <<" ">>, [global]))) * 4096.
 
 %% What crashes on purpose need not be reported.
 -spec quietly(fun(() -> Result)) -> Result.

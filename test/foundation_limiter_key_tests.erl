@@ -1,9 +1,11 @@
 %% Keys of a limiter: terms of every type and size.
 -module(foundation_limiter_key_tests).
 
+-export([leave_nothing/1]).
+
 -include_lib("eunit/include/eunit.hrl").
 
--import(fdn_limiter, [with/2]).
+-import(fdn_limiter, [algorithms/0, with/2, on_dirty_scheduler/1, resident/0]).
 
 -define(L, foundation_limiter).
 
@@ -96,25 +98,124 @@ fun_of_another_process_test() ->
 
 counted(N) -> fun() -> N end.
 
+%% ---- large keys -----------------------------------------------------------------------------------------------------------------
+
+%% Beyond what a normal scheduler should do in one call.
+large() ->
+    Big = maps:from_list([{I, I} || I <- lists:seq(1, 1000)]),
+    Bytes = binary:copy(<<"k">>, 1 bsl 20),
+    [
+        {binary, Bytes},
+        {binary_inside, {user, Bytes}},
+        {bitstring, <<1:1, (binary:copy(<<"k">>, 1 bsl 16))/binary>>},
+        {many_bytes, [Bytes, Bytes]},
+        {list, lists:seq(1, 10000)},
+        {text, lists:duplicate(10000, $x)},
+        {improper, lists:seq(1, 10000) ++ end_of_it},
+        {tuple, list_to_tuple(lists:seq(1, 10000))},
+        {deep, deep(100000)},
+        {deep_map, lists:foldl(fun(_, Inner) -> #{k => Inner} end, #{}, lists:seq(1, 100000))},
+        {deep_map_key, lists:foldl(fun(_, Inner) -> #{Inner => v} end, #{}, lists:seq(1, 1000))},
+        {map, Big},
+        {maps, [Big, #{Big => Big}]},
+        {bignum, 1 bsl 1000000},
+        {'fun', fun() -> {Big, Bytes} end},
+        {fun_inside, [fun() -> {Big, Bytes} end]},
+        {everything, {Bytes, Big, deep(1000), 1 bsl 5000, <<5:3>>, self(), make_ref(), fun lists:map/2, 1.5, [a | b]}}
+    ].
+
+small() ->
+    [
+        a, 1, -1, 1.5, 0.0, -0.0, 1 bsl 60, <<>>, <<"key">>, binary:copy(<<"k">>, 32768), "key", {}, [], #{}, {user, 1}, [a | b],
+        self(), make_ref(), [make_ref(), self() | erlang:ports()], #{a => 1, b => {2, [3]}}, lists:seq(1, 100), {{{{{{a}}}}}}
+    ].
+
+%% Every call that takes a key.
+calls(N, K) ->
+    [
+        {'hit/2', fun() -> ?L:hit(N, K) end},
+        {'hit/3', fun() -> ?L:hit(N, K, 2) end},
+        {'hit/4', fun() -> ?L:hit(N, K, 1000, 10) end},
+        {'hit/5', fun() -> ?L:hit(N, K, 1000, 10, 2) end},
+        {'peek/2', fun() -> ?L:peek(N, K) end},
+        {'peek/4', fun() -> ?L:peek(N, K, 1000, 10) end},
+        {'reset/2', fun() -> ?L:reset(N, K) end},
+        {'reset/3', fun() -> ?L:reset(N, K, 1000) end}
+    ].
+
+%% A large key moves the call to a dirty scheduler; a small one does not pay for that.
+schedulers_test_() ->
+    {timeout, 120, fun() ->
+        with(#{limit => 10, period => 1000}, fun(N) ->
+            [
+                ?assertMatch({Kind, Call, {true, _}}, {Kind, Call, on_dirty_scheduler(Fun)})
+             || {Kind, K} <- large(), {Call, Fun} <- calls(N, K)
+            ],
+            [
+                ?assertMatch({K, Call, {false, _}}, {K, Call, on_dirty_scheduler(Fun)})
+             || K <- small(), {Call, Fun} <- calls(N, K)
+            ]
+        end)
+    end}.
+
 %% Every call hashes its key alike, whichever scheduler it ends on.
 large_keys_test() ->
-    Large = [binary:copy(<<"k">>, 1 bsl 20), {user, binary:copy(<<"k">>, 5000)}, lists:seq(1, 10000), deep(1000)],
+    [
+        with(#{algorithm => A, limit => 10, period => 1000}, fun(N) ->
+            [
+                begin
+                    ?assertEqual({allow, 9}, ?L:hit(N, K)),
+                    ?assertEqual({allow, 7}, ?L:hit(N, K, 2)),
+                    ?assertEqual({allow, 6}, ?L:hit(N, K, 1000, 10)),
+                    ?assertEqual({allow, 4}, ?L:hit(N, K, 1000, 10, 2)),
+                    ?assertEqual({allow, 4}, ?L:peek(N, K)),
+                    ?assertEqual({allow, 4}, ?L:peek(N, K, 1000, 10)),
+                    ok = ?L:reset(N, K),
+                    ?assertEqual({allow, 10}, ?L:peek(N, K)),
+                    ?assertEqual({allow, 9}, ?L:hit(N, K)),
+                    ok = ?L:reset(N, K, 1000),
+                    ?assertEqual({allow, 10}, ?L:peek(N, K)),
+                    ?assertMatch(#{live := 0}, ?L:info(N))
+                end
+             || {_, K} <- large()
+            ]
+        end)
+     || A <- algorithms()
+    ].
+
+large_key_and_bad_argument_test() ->
     with(#{limit => 10, period => 1000}, fun(N) ->
         [
             begin
-                ?assertEqual({allow, 9}, ?L:hit(N, K)),
-                ?assertEqual({allow, 7}, ?L:hit(N, K, 2)),
-                ?assertEqual({allow, 6}, ?L:hit(N, K, 1000, 10)),
-                ?assertEqual({allow, 4}, ?L:hit(N, K, 1000, 10, 2)),
-                ?assertEqual({allow, 4}, ?L:peek(N, K)),
-                ?assertEqual({allow, 4}, ?L:peek(N, K, 1000, 10)),
-                ok = ?L:reset(N, K),
-                ?assertEqual({allow, 10}, ?L:peek(N, K)),
-                {allow, 9} = ?L:hit(N, K),
-                ok = ?L:reset(N, K, 1000),
-                ?assertEqual({allow, 10}, ?L:peek(N, K))
+                ?assertError({badarg, {cost, exceeds_burst}}, ?L:hit(N, K, 11)),
+                ?assertError({badarg, {limiter, unknown}}, ?L:hit(no_such_limiter, K))
             end
-         || K <- Large
+         || {_, K} <- large()
         ],
-        [?assertError({badarg, {cost, exceeds_burst}}, ?L:hit(N, K, 11)) || K <- Large]
+        ?assertMatch(#{live := 0, allowed := 0, denied := 0}, ?L:info(N))
+    end).
+
+%% What the walk over a key allocates is given back: stacks, buffers, iterators of maps, copies.
+nothing_left_behind_test_() ->
+    {timeout, 120, fun() ->
+        {Peer, _} = fdn_test:peer(),
+        try
+            %% Where each call left 2 KB, this would be 60 MB.
+            Grown = peer:call(Peer, ?MODULE, leave_nothing, [30000], 100000),
+            ?assertEqual({Grown, true}, {Grown, Grown < 20000000 orelse os:getenv("LD_PRELOAD") =/= false})
+        after
+            fdn_test:stop_peer(Peer)
+        end
+    end}.
+
+leave_nothing(Times) ->
+    Keys = [
+        deep(50), lists:seq(1, 300), maps:from_list([{I, [I]} || I <- lists:seq(1, 150)]), [#{#{a => [#{}]} => deep(9)} | 1 bsl 500],
+        {<<1:1, 0:20000>>, fun lists:map/2}
+    ],
+    with(#{limit => 1000000, period => 1000, clock => precise}, fun(N) ->
+        _ = [?L:hit(N, K) || _ <- lists:seq(1, Times div 10), K <- Keys],
+        Before = resident(),
+        _ = [?L:hit(N, K) || _ <- lists:seq(1, Times), K <- Keys],
+        resident() - Before
     end).

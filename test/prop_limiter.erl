@@ -1,171 +1,199 @@
-%% The limiter against naive references, with a manual clock: random programs of hits, peeks, resets and steps of time, every answer
-%% compared. The references keep the admitted hits themselves, not a state derived from them.
+%% The limiter against limiter_reference, with a manual clock: random programs over one to three limiters, every answer compared.
 -module(prop_limiter).
 
 -include("fdn_proper.hrl").
 
--export([prop_fixed_window/0, prop_gcra/0, prop_keys/0, prop_ranges/0]).
+-export([prop_fixed_window/0, prop_gcra/0, prop_sliding_window/0, prop_all_at_once/0, prop_keys/0]).
+
+-import(limiter_reference, [rule/2]).
 
 -define(L, foundation_limiter).
+-define(YEAR, (366 * 86400000)).
 
 %% ---- programs -------------------------------------------------------------------------------------------------------------------
 
-%% Few keys, so that they meet; the last two are long enough to be hashed elsewhere.
-key() ->
-    oneof([a, 1, 1.0, <<"k">>, {user, 7}, "str", #{a => 1}, binary:copy(<<"x">>, 40000), lists:seq(1, 300)]).
+prop_fixed_window() -> prop_programs([fixed_window]).
+prop_gcra() -> prop_programs([gcra]).
+prop_sliding_window() -> prop_programs([sliding_window]).
+prop_all_at_once() -> prop_programs([gcra, fixed_window, sliding_window]).
 
-period() -> oneof([range(1, 20), range(1, 5000), return(366 * 86400000)]).
-limit() -> oneof([range(0, 5), range(1, 1000)]).
+prop_programs(Algorithms) ->
+    ?FORALL({Limiters, Commands}, program(Algorithms), run(Limiters, Commands)).
 
-%% {Rule, Cost} where Rule is preset or {Period, Limit}; the cost, in tenths of what fits.
-command(Period) ->
-    Rule = oneof([preset, preset, {oneof([return(Period), period()]), limit()}]),
-    frequency([
-        {10, {hit, key(), Rule, frequency([{3, one}, {1, range(0, 10)}])}},
-        {2, {peek, key(), Rule}},
-        {1, {reset, key()}},
-        {4, {advance, oneof([range(0, 3), range(0, Period), range(0, 3 * Period)])}}
-    ]).
-
-program(Burst) ->
+%% {[{Algorithm, {Period, Limit, Burst}}], [Command]}
+program(Algorithms) ->
     ?LET(
-        {Period, Limit},
-        {period(), limit()},
-        {Period, Limit, Burst(Limit), list(command(Period))}
+        Limiters,
+        ?LET(N, frequency([{2, 1}, {1, 2}, {1, 3}]), vector(N, limiter(Algorithms))),
+        {Limiters, ?SIZED(Size, resize(2 * Size, list(command(Limiters))))}
     ).
 
-prop_fixed_window() ->
-    ?FORALL({Period, Limit, _, Commands}, program(fun(Limit) -> Limit end), begin
-        Options = #{algorithm => fixed_window, limit => Limit, period => Period},
-        run(Options, {Period, Limit, Limit}, fun fixed_window/5, Commands)
-    end).
+limiter(Algorithms) ->
+    Burst = fun(gcra, Limit) -> oneof([return(max(1, Limit)), range(1, 4)]); (_, Limit) -> return(Limit) end,
+    ?SUCHTHAT(
+        {_, {Period, _, Most}},
+        ?LET({A, Period, Limit}, {elements(Algorithms), period(), limit()}, {A, {Period, Limit, Burst(A, Limit)}}),
+        Period * Most < 4 * ?YEAR
+    ).
 
-prop_gcra() ->
-    Burst = fun(Limit) -> oneof([return(max(1, Limit)), range(1, 4)]) end,
-    ?FORALL({Period, Limit, Burst0, Commands}, ?SUCHTHAT({P, _, B, _}, program(Burst), P * B < 4 * 366 * 86400000), begin
-        Options = #{algorithm => gcra, limit => Limit, period => Period, burst => Burst0},
-        run(Options, {Period, Limit, Burst0}, fun gcra/5, Commands)
-    end).
+%% Few keys, so that they meet; the last two are long enough to be hashed elsewhere.
+key() ->
+    frequency([
+        {8, a},
+        {2, oneof([1, 1.0, <<"k">>, {user, 7}, "str", #{a => 1}, binary:copy(<<"x">>, 40000), lists:seq(1, 300)])}
+    ]).
 
-run(Options, Preset, Reference, Commands) ->
-    Name = list_to_atom("prop_limiter_" ++ integer_to_list(erlang:unique_integer([positive]) rem 100)),
-    {ok, Pid} = ?L:start_link(Name, Options#{clock => manual, capacity => 1000, on_full => deny}),
+%% A number of milliseconds; or to where a window ends, or what the last denial said, give or take one.
+step(Period) ->
+    frequency([
+        {2, oneof([range(0, 3), range(0, Period), range(0, 3 * Period)])},
+        {1, oneof([Period - 1, Period, 2 * Period])},
+        {1, {edge, Period, range(-1, 1)}},
+        {3, {wait, range(-1, 0)}}
+    ]).
+
+period() -> oneof([range(1, 20), range(1, 5000), return(?YEAR)]).
+limit() -> oneof([range(0, 5), range(1, 1000)]).
+
+%% A rule is the preset one or {Period, Limit}; sizes are tenths of what fits.
+command(Limiters) ->
+    ?LET(L, range(1, length(Limiters)), command(L, lists:nth(L, Limiters), Limiters)).
+
+command(L, {_, {Period, _, _}}, _Limiters) ->
+    Rule = oneof([preset, preset, {oneof([return(Period), period()]), limit()}]),
+    Size = frequency([{3, one}, {1, range(0, 10)}]),
+    frequency([
+        {10, {hit, L, key(), Rule, Size}},
+        {2, {peek, L, key(), Rule}},
+        {1, {reset, L, key(), Rule}},
+        {5, {advance, L, step(Period)}}
+    ]).
+
+run(Limiters, Commands) ->
+    Started = [start(I, Limiter) || {I, Limiter} <- lists:zip(lists:seq(1, length(Limiters)), Limiters)],
+    Refs = [{I, limiter_reference:new(A, Preset)} || {I, {A, Preset}} <- lists:zip(lists:seq(1, length(Limiters)), Limiters)],
     try
-        run(Name, Preset, Reference, Commands, 0, #{})
+        steps(Commands, maps:from_list(Refs), [], 1) andalso
+            lists:all(fun({Name, _}) -> #{full := Full} = ?L:info(Name), Full =:= 0 end, Started)
     after
-        unlink(Pid),
-        ok = ?L:delete(Name)
+        [begin unlink(Pid), ok = ?L:delete(Name) end || {Name, Pid} <- Started]
     end.
 
-run(_Name, _Preset, _Reference, [], _Now, _Model) ->
+start(I, {Algorithm, {Period, Limit, Burst}}) ->
+    Options = #{algorithm => Algorithm, limit => Limit, period => Period, clock => manual, capacity => 1000, on_full => deny},
+    {ok, Pid} = ?L:start_link(name(I), case Algorithm of gcra -> Options#{burst => Burst}; _ -> Options end),
+    {name(I), Pid}.
+
+name(1) -> prop_limiter_1;
+name(2) -> prop_limiter_2;
+name(3) -> prop_limiter_3.
+
+steps([], _Refs, _Tokens, _Wait) ->
     true;
-run(Name, Preset, Reference, [Command | Rest], Now, Model) ->
-    case Command of
-        {advance, Ms} ->
-            case (Now + Ms) * 1000000 =< 1 bsl 59 of
-                true ->
-                    ok = ?L:advance(Name, Ms),
-                    run(Name, Preset, Reference, Rest, Now + Ms, Model);
-                false ->
-                    true
-            end;
-        {reset, Key} ->
-            ok = ?L:reset(Name, Key),
-            run(Name, Preset, Reference, Rest, Now, maps:remove({Key, element(1, Preset)}, Model));
-        {Verb, Key, Rule, Size} ->
-            {Period, Limit, Burst} = rule(Rule, Preset),
-            Cost = case Size of one -> min(1, Burst); _ -> Burst * Size div 10 end,
-            Answer =
-                case {Verb, Rule} of
-                    {hit, preset} when Size =:= one, Cost =:= 1 -> ?L:hit(Name, Key);
-                    {hit, preset} -> ?L:hit(Name, Key, Cost);
-                    {hit, {_, _}} when Size =:= one, Cost =:= 1 -> ?L:hit(Name, Key, Period, Limit);
-                    {hit, {_, _}} -> ?L:hit(Name, Key, Period, Limit, Cost)
-                end,
-            check(Name, Preset, Reference, Rest, Now, Model, {Key, Period}, {Period, Limit, Burst}, Cost, Answer, Command);
-        {peek, Key, Rule} ->
-            {Period, Limit, Burst} = rule(Rule, Preset),
-            Answer = case Rule of preset -> ?L:peek(Name, Key); _ -> ?L:peek(Name, Key, Period, Limit) end,
-            check(Name, Preset, Reference, Rest, Now, Model, {Key, Period}, {Period, Limit, Burst}, 0, Answer, Command)
-    end.
-
-rule(preset, Preset) -> Preset;
-rule({Period, Limit}, _Preset) -> {Period, Limit, Limit}.
-
-check(Name, Preset, Reference, Rest, Now, Model, Budget, Rule, Cost, Answer, Command) ->
-    Past = maps:get(Budget, Model, []),
-    Expected = expected(Reference, Rule, Past, Now, Cost),
-    case Answer =:= Expected of
-        true ->
-            Model2 = case Expected of
-                {allow, _} when Cost > 0 -> Model#{Budget => [{Now, Cost, element(2, Rule)} | Past]};
-                _ -> Model
-            end,
-            run(Name, Preset, Reference, Rest, Now, Model2);
-        false ->
-            io:format("~p at ~p: ~p, not ~p; admitted before: ~p~n", [Command, Now, Answer, Expected, Past]),
+steps([Command0 | Rest], Refs, Tokens, Wait) ->
+    Command = in_ms(Command0, Refs, Wait),
+    {Expected, Refs2} = expected(Command, Refs, Tokens),
+    case {catch call(Command, Refs, Tokens), Expected} of
+        {{ok, Ms, Token}, {ok, Ms, Known}} ->
+            steps(Rest, Refs2, [{Token, Known} | Tokens], Wait);
+        {{deny, Ms}, {deny, Ms}} ->
+            steps(Rest, Refs2, Tokens, Ms);
+        {Same, Same} ->
+            steps(Rest, Refs2, Tokens, Wait);
+        {Answer, _} ->
+            io:format("~p: ~p, not ~p; the limiters were ~p~n", [Command, Answer, Expected, Refs]),
             false
     end.
 
-%% ---- references: what is left at a time, given the admitted hits (latest first) ---------------------------------------------------
-
-%% Remaining is the largest cost that fits; RetryAfter the least wait after which this cost fits.
-expected(_Reference, {Period, 0, _}, _Past, _Now, _Cost) ->
-    {deny, Period};
-expected(Reference, {Period, Limit, Burst}, Past, Now, Cost) ->
-    Wanted = max(1, Cost),
-    Left = fun(At) -> Reference(Period, Limit, Burst, Past, At) end,
-    case Left(Now) of
-        Fits when Fits >= Wanted -> {allow, Fits - Cost};
-        _ -> {deny, least(fun(Wait) -> Left(Now + Wait) >= Wanted end)}
-    end.
-
-%% The least number from 1 on for which a condition holds that stays true once it is.
-least(Holds) -> least(Holds, 1).
-
-least(Holds, High) ->
-    case Holds(High) of
-        true -> between(Holds, High div 2, High);
-        false -> least(Holds, High * 2)
-    end.
-
-between(_Holds, Low, High) when High - Low =< 1 -> High;
-between(Holds, Low, High) ->
-    Middle = (Low + High) div 2,
-    case Holds(Middle) of
-        true -> between(Holds, Low, Middle);
-        false -> between(Holds, Middle, High)
-    end.
-
-%% The windows follow from the hits: the first opens one, and so does the first one after its end.
-fixed_window(Period, Limit, _Burst, Past, Now) ->
-    Limit - used(lists:reverse(Past), Period, Now, none, 0).
-
-used([{At, Cost, _} | Rest], Period, Now, Start, Used) when Start =/= none, At < Start + Period ->
-    used(Rest, Period, Now, Start, Used + Cost);
-used([{At, Cost, _} | Rest], Period, Now, _Start, _Used) ->
-    used(Rest, Period, Now, At, Cost);
-used([], Period, Now, Start, Used) when Start =/= none, Now < Start + Period ->
-    Used;
-used([], _Period, _Now, _Start, _Used) ->
-    0.
-
-%% A debt that is paid off by time, replayed from the first hit on. Limits of different size under one period share it, so it is
-%% counted in time (1/16 ns).
-gcra(Period, Limit, Burst, Past, Now) ->
-    {Debt, Last} = lists:foldr(
-        fun({At, Cost, ItsLimit}, {Owed, Since}) ->
-            {max(0, Owed - (At - Since) * 16000000) + Cost * interval(Period, ItsLimit), At}
+%% A manual clock ends after 18 years, that of a sliding window after 8: it stays before that.
+in_ms({advance, L, Step}, Refs, Wait) ->
+    Now = limiter_reference:now(maps:get(L, Refs)),
+    Ms =
+        case Step of
+            {edge, Period, More} -> Period - Now rem Period + More;
+            {wait, More} -> Wait + More;
+            _ -> Step
         end,
-        {0, 0},
-        Past
-    ),
-    Owed = max(0, Debt - (Now - Last) * 16000000),
-    max(0, Burst * interval(Period, Limit) - Owed) div interval(Period, Limit).
+    {advance, L, max(0, min(Ms, (1 bsl 38) - Now))};
+in_ms(Command, _Refs, _Wait) ->
+    Command.
 
-%% Rounded up.
-interval(Period, Limit) ->
-    (Period * 16000000 + Limit - 1) div Limit.
+size(one, {_, _, Most}) -> min(1, Most);
+size(Tenths, {_, _, Most}) -> Most * Tenths div 10.
+
+%% ---- one command, in the limiter and in the reference -----------------------------------------------------------------------------
+
+call({advance, L, Ms}, _Refs, _Tokens) ->
+    ?L:advance(name(L), Ms);
+call({refund, N}, _Refs, Tokens) ->
+    case Tokens of
+        [] -> ok;
+        _ -> ?L:refund(element(1, nth(N, Tokens)))
+    end;
+call({hit_all, Entries}, Refs, _Tokens) ->
+    ?L:hit_all([{name(L), Key, size(Size, rule(maps:get(L, Refs), preset))} || {L, Key, Size} <- Entries]);
+call({Verb, L, Key, Rule}, Refs, _Tokens) ->
+    call(Verb, name(L), Key, Rule, rule(maps:get(L, Refs), Rule));
+call({reserve, L, Key, Size, MaxWait}, Refs, _Tokens) ->
+    ?L:reserve(name(L), Key, size(Size, rule(maps:get(L, Refs), preset)), MaxWait);
+call({Verb, L, Key, Rule, Size}, Refs, _Tokens) ->
+    {Period, Limit, _} = All = rule(maps:get(L, Refs), Rule),
+    case {Verb, Rule, Size, size(Size, All)} of
+        {hit, preset, one, 1} -> ?L:hit(name(L), Key);
+        {hit, preset, _, Cost} -> ?L:hit(name(L), Key, Cost);
+        {hit, _, one, 1} -> ?L:hit(name(L), Key, Period, Limit);
+        {hit, _, _, Cost} -> ?L:hit(name(L), Key, Period, Limit, Cost);
+        {inc, _, _, N} -> ?L:inc(name(L), Key, N);
+        {set, _, _, N} -> ?L:set(name(L), Key, Period, N)
+    end.
+
+call(peek, Name, Key, preset, _) -> ?L:peek(Name, Key);
+call(peek, Name, Key, {Period, Limit}, _) -> ?L:peek(Name, Key, Period, Limit);
+call(reset, Name, Key, preset, _) -> ?L:reset(Name, Key);
+call(reset, Name, Key, {Period, _}, _) -> ?L:reset(Name, Key, Period);
+call(get, Name, Key, _, _) -> ?L:get(Name, Key).
+
+%% {Answer, References}; a token of the reference comes with its limiter.
+expected({advance, L, Ms}, Refs, _Tokens) ->
+    {ok, Refs#{L := limiter_reference:advance(maps:get(L, Refs), Ms)}};
+expected({refund, _}, Refs, []) ->
+    {ok, Refs};
+expected({refund, N}, Refs, Tokens) ->
+    {_, {L, Token}} = nth(N, Tokens),
+    {Answer, Ref} = limiter_reference:refund(maps:get(L, Refs), Token),
+    {Answer, Refs#{L := Ref}};
+expected({hit_all, Entries}, Refs, _Tokens) ->
+    Costs = [{L, Key, size(Size, rule(maps:get(L, Refs), preset))} || {L, Key, Size} <- Entries],
+    {Answer, Refs2} = limiter_reference:hit_all(Refs, Costs),
+    {Answer, Refs2};
+expected({Verb, L, Key, Rule}, Refs, _Tokens) ->
+    Ref = maps:get(L, Refs),
+    {Period, _, _} = All = rule(Ref, Rule),
+    case Verb of
+        peek -> {element(1, limiter_reference:hit(Ref, Key, All, 0)), Refs};
+        get -> {limiter_reference:get(Ref, Key, rule(Ref, preset)), Refs};
+        reset -> {ok, Refs#{L := limiter_reference:reset(Ref, Key, Period)}}
+    end;
+expected({reserve, L, Key, Size, MaxWait}, Refs, _Tokens) ->
+    #{algorithm := Algorithm} = Ref = maps:get(L, Refs),
+    Rule = rule(Ref, preset),
+    case {Algorithm, limiter_reference:reserve(Ref, Key, Rule, size(Size, Rule), MaxWait)} of
+        {gcra, {{ok, Wait, Token}, Ref2}} -> {{ok, Wait, {L, Token}}, Refs#{L := Ref2}};
+        {gcra, {Denied, _}} -> {Denied, Refs}
+    end;
+expected({Verb, L, Key, Rule, Size}, Refs, _Tokens) ->
+    Ref = maps:get(L, Refs),
+    All = rule(Ref, case Verb of hit -> Rule; _ -> preset end),
+    {Answer, Ref2} =
+        case {Verb, size(Size, All)} of
+            {hit, Cost} -> limiter_reference:hit(Ref, Key, All, Cost);
+            {inc, N} -> limiter_reference:inc(Ref, Key, All, N);
+            {set, N} -> {N, limiter_reference:set(Ref, Key, All, N)}
+        end,
+    {Answer, Refs#{L := Ref2}}.
+
+nth(N, List) ->
+    lists:nth((N - 1) rem length(List) + 1, List).
 
 %% ---- keys -----------------------------------------------------------------------------------------------------------------------
 
@@ -186,52 +214,3 @@ prop_keys() ->
         end
     end).
 
-%% ---- ranges ---------------------------------------------------------------------------------------------------------------------
-
-number_of_any_size() ->
-    Powers = [1, 4, 1000, 1 bsl 24, 1 bsl 31, 366 * 86400000, 1 bsl 53, 1 bsl 61, 1 bsl 64, 1 bsl 100],
-    oneof([range(-2, 3), range(1, 100000), ?LET({P, D}, {elements(Powers), range(-2, 2)}, P + D), return(1.0), return(many)]).
-
-%% What the documentation says is accepted is accepted, and nothing else; what is accepted works.
-prop_ranges() ->
-    Numbers = {number_of_any_size(), number_of_any_size(), number_of_any_size(), number_of_any_size()},
-    ?FORALL({Algorithm, {Limit, Period, Burst, Cost}}, {oneof([gcra, fixed_window]), Numbers}, begin
-        Name = prop_limiter_ranges,
-        Options = #{algorithm => Algorithm, limit => Limit, period => Period, clock => manual, capacity => 10},
-        All = case Algorithm of gcra -> Options#{burst => Burst}; fixed_window -> Options end,
-        Most = case Algorithm of gcra -> Burst; fixed_window -> Limit end,
-        case {?L:start_link(Name, All), documented(Algorithm, Limit, Period, Burst)} of
-            {{ok, Pid}, true} ->
-                try
-                    works(Name, Limit, Most, Cost)
-                after
-                    unlink(Pid),
-                    ok = ?L:delete(Name)
-                end;
-            {{error, {badarg, {Option, Reason}}}, false} ->
-                lists:member(Option, [limit, period, burst]) andalso lists:member(Reason, [out_of_range, not_an_integer]);
-            Other ->
-                io:format("~p: ~p~n", [All, Other]),
-                false
-        end
-    end).
-
-documented(Algorithm, Limit, Period, Burst) ->
-    is_integer(Limit) andalso is_integer(Period) andalso Period >= 1 andalso Period =< 31622400000 andalso Limit >= 0 andalso
-        case Algorithm of
-            fixed_window -> Limit =< 16777214;
-            gcra when not is_integer(Burst); Burst < 0; Burst >= 1 bsl 64 -> false;
-            gcra when Limit =:= 0 -> true;
-            gcra -> Limit =< Period * 1000000 andalso Burst >= 1 andalso Burst * interval(Period, Limit) =< 1 bsl 61
-        end.
-
-works(Name, Limit, Most, Cost) ->
-    try ?L:hit(Name, key, Cost) of
-        {deny, Retry} -> Limit =:= 0 andalso Retry > 0;
-        {allow, Left} when Cost =:= 0 -> Left =:= Most;
-        {allow, Left} -> Cost > 0 andalso Left =:= Most - Cost
-    catch
-        error:{badarg, {cost, not_an_integer}} -> not is_integer(Cost);
-        error:{badarg, {cost, out_of_range}} -> Cost < 0 orelse Cost >= 1 bsl 64;
-        error:{badarg, {cost, _}} -> Limit > 0 andalso Cost > Most
-    end.
