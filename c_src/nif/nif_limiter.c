@@ -207,11 +207,9 @@ static int create_state(fdn_lib *lib, void **out)
     memset(st, 0, sizeof *st);
     if (fdn_limiter_secret_make(&st->secret) != 0)
         goto no_secret;
-    fdn_random(&st->stamp, sizeof st->stamp);
-    st->stamp |= ~(UINTPTR_MAX >> 1); /* a thread without a value has no lane */
     if (fdn_limiters_create(false, &st->names) != 0)
         goto no_secret;
-    if (enif_tsd_key_create("foundation_limiter_lane", &st->lane_key) != 0)
+    if (pthread_key_create(&st->lane_key, NULL) != 0)
         goto no_key;
     *out = st;
     return 0;
@@ -225,7 +223,7 @@ no_secret:
 static void destroy_state(void *state)
 {
     fdn_limiter_state *st = state;
-    enif_tsd_key_destroy(st->lane_key);
+    pthread_key_delete(st->lane_key);
     fdn_limiters_destroy(st->names);
     enif_free(st);
 }
