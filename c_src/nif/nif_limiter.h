@@ -53,14 +53,16 @@ static inline bool fdn_limiter_at_home(ErlNifEnv *env, ERL_NIF_TERM term)
     return enif_get_int64(env, term, &handle) && handle < 0;
 }
 
-/* Enter the limiter that a term names, by its name or handle. NULL: none; raise with fdn_limiter_raise_unknown. */
+/*
+ * Enter the limiter that a term names, by its name or handle. NULL: none; raise with fdn_limiter_raise_unknown. The word of a term that
+ * is no atom is never a name, so names are looked for without asking the VM what the term is.
+ */
 static inline fdn_limiter *fdn_limiter_enter(ErlNifEnv *env, fdn_limiter_state *st, unsigned lane, ERL_NIF_TERM term)
 {
+    fdn_limiter *t = fdn_limiters_enter(st->names, lane, term);
     ErlNifSInt64 handle;
-    if (enif_is_atom(env, term))
-        return fdn_limiters_enter(st->names, lane, term);
-    if (!enif_get_int64(env, term, &handle))
-        return NULL;
+    if (t != NULL || !enif_get_int64(env, term, &handle))
+        return t;
     return fdn_limiters_enter_handle(st->names, lane, (uint64_t)(handle < 0 ? ~handle : handle));
 }
 
