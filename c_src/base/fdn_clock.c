@@ -10,43 +10,17 @@
 #include <sys/sysctl.h>
 #endif
 
-static uint64_t read_clock(clockid_t id)
-{
-    struct timespec ts;
-    /* Cannot fail: the ids are constants the platform defines and the pointer is valid. */
-    (void)clock_gettime(id, &ts);
-    return (uint64_t)ts.tv_sec * FDN_NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
-uint64_t fdn_clock_mono_ns(void)
-{
-    return read_clock(CLOCK_MONOTONIC);
-}
-
-#if defined(CLOCK_MONOTONIC_COARSE)
-#define FDN_COARSE CLOCK_MONOTONIC_COARSE
-#elif defined(CLOCK_MONOTONIC_FAST)
-#define FDN_COARSE CLOCK_MONOTONIC_FAST
-#else
-#define FDN_COARSE CLOCK_MONOTONIC
-#endif
-
-uint64_t fdn_clock_coarse_ns(void)
-{
-    return read_clock(FDN_COARSE);
-}
-
 uint64_t fdn_clock_coarse_resolution_ns(void)
 {
     struct timespec ts;
-    if (clock_getres(FDN_COARSE, &ts) != 0)
+    if (clock_getres(FDN_CLOCK_COARSE, &ts) != 0)
         return 10 * FDN_NS_PER_MS;
     return (uint64_t)ts.tv_sec * FDN_NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
 uint64_t fdn_clock_wall_ns(void)
 {
-    return read_clock(CLOCK_REALTIME);
+    return fdn_clock_read_ns(CLOCK_REALTIME);
 }
 
 #ifdef __linux__
