@@ -67,10 +67,8 @@ static fdn_limiter_key_result grow(void **block, bool *owned, size_t used, size_
     return FDN_KEY_HASHED;
 }
 
-static fdn_limiter_key_result reserve(walk *w, size_t more)
+static fdn_limiter_key_result more_bytes(walk *w, size_t more)
 {
-    if (more <= w->size - w->len)
-        return FDN_KEY_HASHED;
     if (!w->dirty)
         return FDN_KEY_NEEDS_DIRTY;
     size_t size = w->size * 2 > w->len + more ? w->size * 2 : w->len + more;
@@ -83,7 +81,13 @@ static fdn_limiter_key_result reserve(walk *w, size_t more)
     return r;
 }
 
-static fdn_limiter_key_result push(walk *w, frame f)
+static inline fdn_limiter_key_result reserve(walk *w, size_t more)
+{
+    return more <= w->size - w->len ? FDN_KEY_HASHED : more_bytes(w, more);
+}
+
+/* A frame more; the caller fills *out, which the last one of its kind left as it was. */
+static fdn_limiter_key_result push(walk *w, frame **out)
 {
     if (w->depth == w->max_depth) {
         if (!w->dirty)
@@ -95,13 +99,14 @@ static fdn_limiter_key_result push(walk *w, frame f)
         w->frames = block;
         w->max_depth *= 2;
     }
-    w->frames[w->depth++] = f;
+    *out = &w->frames[w->depth++];
     return FDN_KEY_HASHED;
 }
 
 /* ---- leaves --------------------------------------------------------------------------------------------------------------------- */
 
-static fdn_limiter_key_result put(walk *w, unsigned char tag, const void *data, size_t len)
+/* Inline, so that nearly always `len` is a constant. */
+static inline fdn_limiter_key_result put(walk *w, unsigned char tag, const void *data, size_t len)
 {
     fdn_limiter_key_result r = reserve(w, len + 1);
     if (r != FDN_KEY_HASHED)
@@ -113,7 +118,7 @@ static fdn_limiter_key_result put(walk *w, unsigned char tag, const void *data, 
     return FDN_KEY_HASHED;
 }
 
-static fdn_limiter_key_result put_word(walk *w, unsigned char tag, uint64_t word)
+static inline fdn_limiter_key_result put_word(walk *w, unsigned char tag, uint64_t word)
 {
     word = fdn_hash_word(word);
     return put(w, tag, &word, sizeof word);
@@ -183,7 +188,7 @@ static fdn_limiter_key_result put_name(walk *w, ERL_NIF_TERM atom)
     return r;
 }
 
-static fdn_limiter_key_result put_integer(walk *w, ERL_NIF_TERM term)
+static inline fdn_limiter_key_result put_integer(walk *w, ERL_NIF_TERM term)
 {
     ErlNifSInt64 i;
     ErlNifUInt64 u;
@@ -212,7 +217,8 @@ static fdn_limiter_key_result put_float(walk *w, ERL_NIF_TERM term)
 static fdn_limiter_key_result enter_map(walk *w, ERL_NIF_TERM term)
 {
     size_t size;
-    frame f = {.at = IN_MAP_KEY};
+    ErlNifMapIterator iterator;
+    frame *f;
     enif_get_map_size(w->env, term, &size);
     /* More than is done here would be work thrown away. */
     if (!w->dirty && size > FDN_LIMITER_INLINE_TERMS / 2)
@@ -220,12 +226,46 @@ static fdn_limiter_key_result enter_map(walk *w, ERL_NIF_TERM term)
     fdn_limiter_key_result r = put_word(w, TAG_MAP, size);
     if (r != FDN_KEY_HASHED)
         return r;
-    if (!enif_map_iterator_create(w->env, term, &f.iterator, ERL_NIF_MAP_ITERATOR_FIRST))
+    if (!enif_map_iterator_create(w->env, term, &iterator, ERL_NIF_MAP_ITERATOR_FIRST))
         return FDN_KEY_NO_MEMORY;
-    r = push(w, f);
-    if (r != FDN_KEY_HASHED)
-        enif_map_iterator_destroy(w->env, &f.iterator);
+    r = push(w, &f);
+    if (r == FDN_KEY_HASHED)
+        *f = (frame){.at = IN_MAP_KEY, .iterator = iterator};
+    else
+        enif_map_iterator_destroy(w->env, &iterator);
     return r;
+}
+
+static fdn_limiter_key_result enter_tuple(walk *w, ERL_NIF_TERM term)
+{
+    int arity;
+    const ERL_NIF_TERM *items;
+    frame *f;
+    enif_get_tuple(w->env, term, &arity, &items);
+    fdn_limiter_key_result r = put_word(w, TAG_TUPLE, (uint64_t)arity);
+    if (r == FDN_KEY_HASHED)
+        r = push(w, &f);
+    if (r != FDN_KEY_HASHED)
+        return r;
+    f->at = IN_TUPLE;
+    f->left = arity;
+    f->items = items;
+    return FDN_KEY_HASHED;
+}
+
+static fdn_limiter_key_result enter_list(walk *w, ERL_NIF_TERM term)
+{
+    frame *f;
+    if (enif_is_empty_list(w->env, term))
+        return put(w, TAG_NIL, NULL, 0);
+    fdn_limiter_key_result r = put(w, TAG_LIST, NULL, 0);
+    if (r == FDN_KEY_HASHED)
+        r = push(w, &f);
+    if (r != FDN_KEY_HASHED)
+        return r;
+    f->at = IN_LIST;
+    f->rest = term;
+    return FDN_KEY_HASHED;
 }
 
 /* Write a term, or its head and a frame for what is inside. */
@@ -234,8 +274,6 @@ static fdn_limiter_key_result enter(walk *w, ERL_NIF_TERM term)
     ErlNifBinary bin;
     ErlNifPid pid;
     ErlNifPort port;
-    frame f = {.at = IN_TUPLE};
-    fdn_limiter_key_result r;
     if (!w->dirty && w->terms_left-- == 0)
         return FDN_KEY_NEEDS_DIRTY;
     switch (enif_term_type(w->env, term)) {
@@ -252,16 +290,9 @@ static fdn_limiter_key_result enter(walk *w, ERL_NIF_TERM term)
     case ERL_NIF_TERM_TYPE_PORT:
         return enif_get_local_port(w->env, term, &port) ? put_local(w, TAG_PORT, term) : put_hashed(w, term);
     case ERL_NIF_TERM_TYPE_TUPLE:
-        enif_get_tuple(w->env, term, &f.left, &f.items);
-        r = put_word(w, TAG_TUPLE, (uint64_t)f.left);
-        return r == FDN_KEY_HASHED ? push(w, f) : r;
+        return enter_tuple(w, term);
     case ERL_NIF_TERM_TYPE_LIST:
-        if (enif_is_empty_list(w->env, term))
-            return put(w, TAG_NIL, NULL, 0);
-        f.at = IN_LIST;
-        f.rest = term;
-        r = put(w, TAG_LIST, NULL, 0);
-        return r == FDN_KEY_HASHED ? push(w, f) : r;
+        return enter_list(w, term);
     case ERL_NIF_TERM_TYPE_MAP:
         return enter_map(w, term);
     case ERL_NIF_TERM_TYPE_REFERENCE:
@@ -297,28 +328,34 @@ static fdn_limiter_key_result step_map(walk *w, frame *f)
     return r == FDN_KEY_HASHED ? enter(w, key) : r;
 }
 
-/* One step in the innermost structure. `f` is not valid any more after enter, which may move the frames. */
+/* On through the innermost structure, until another one opens in it (which may move the frames) or it ends. */
 static fdn_limiter_key_result step(walk *w)
 {
-    frame *f = &w->frames[w->depth - 1];
+    const unsigned depth = w->depth;
+    frame *f = &w->frames[depth - 1];
     ERL_NIF_TERM head, rest;
+    fdn_limiter_key_result r = FDN_KEY_HASHED;
     switch (f->at) {
     case IN_TUPLE:
-        if (f->left > 0) {
-            f->left--;
-            return enter(w, *f->items++);
+        while (r == FDN_KEY_HASHED && w->depth == depth) {
+            if (f->left-- == 0)
+                w->depth--;
+            else
+                r = enter(w, *f->items++);
         }
-        w->depth--;
-        return FDN_KEY_HASHED;
+        return r;
     case IN_LIST:
-        if (enif_get_list_cell(w->env, f->rest, &head, &rest)) {
+        while (r == FDN_KEY_HASHED && w->depth == depth) {
+            if (!enif_get_list_cell(w->env, f->rest, &head, &rest)) {
+                rest = f->rest;
+                w->depth--;
+                r = put(w, TAG_LIST_END, NULL, 0);
+                return r == FDN_KEY_HASHED ? enter(w, rest) : r;
+            }
             f->rest = rest;
-            return enter(w, head);
+            r = enter(w, head);
         }
-        rest = f->rest;
-        w->depth--;
-        fdn_limiter_key_result r = put(w, TAG_LIST_END, NULL, 0);
-        return r == FDN_KEY_HASHED ? enter(w, rest) : r;
+        return r;
     default:
         return step_map(w, f);
     }
