@@ -47,6 +47,25 @@
 %% much shorter, and retry times are that much longer); `auto' (the default) is coarse where a full budget takes at least 250 ticks to
 %% come back; `manual' stands still until {@link advance/2} moves it, for tests that need no sleep.
 %%
+%% == Budgets that survive the VM ==
+%% With `persist => Path' the table lives in that file (made where there is none, mode 0600, with its folder where only that is
+%% missing). What {@link hit/2} answered is in it when the answer is given: budgets survive a restart, a crash and `kill -9' of the VM,
+%% and go on where they were, the time in between counted. After a loss of power they may be older, by what the kernel had not written
+%% back yet (30 s by default on Linux). After a reboot time goes on by the wall clock: where that was set forward meanwhile, budgets
+%% come back early, where it was set back, late.
+%%
+%% One VM at a time has the file, and one limiter in it; a second one is refused with `{error, {locked, OsPid}}'. `limit', `period',
+%% `burst', `on_full' and `clock' may be others than before; `{error, {file, {differs, algorithm | capacity}}}' says that the file was
+%% made for something else. Whatever else is not in order is `{error, {file, Reason}}', and the file is left as it is: `foreign_file',
+%% `corrupt', `unsupported_version' (of a later release, or the other byte order), `wrong_owner', `unsafe_mode' (others may write it),
+%% `eloop' (a symbolic link), `enospc', `eacces' and their like. An empty file counts as none.
+%%
+%% Atoms in keys count by their names. Pids, ports, references and funs mean something to one VM only: their budgets are fresh in the
+%% next. `0.0' and `-0.0' are one key, whatever the VM says. {@link info/1} has `persist' (the path), `disk_bytes' and `faulted': a part
+%% of the file was cut off or overwritten while it was in use; then `on_full' answers for keys that are not found (`deny' denies,
+%% `allow' allows, `evict' begins anew), and the limiter wants a restart with a sound file. The file system must be a local one
+%% (`flock').
+%%
 %% == Telemetry ==
 %% With `telemetry => true' each denied hit executes the event `[foundation_native, limiter, deny]' of the `telemetry' package, where
 %% that is loaded, in the process that hit: measurements `#{count => 1, retry_after => Ms}', metadata `#{limiter => Name, key => Key,
@@ -56,13 +75,13 @@
 
 -export([start_link/2, child_spec/1, delete/1]).
 -export([hit/2, hit/3, hit/4, hit/5, peek/2, peek/4, reset/2, reset/3, info/1, whereis/1, advance/2]).
--export([attach_nif/3, remove_nif/1, home/1]).
+-export([attach_nif/3, look_after_nif/1, remove_nif/2, home/1]).
 -export([hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, reset_nif/2, reset_nif/3]).
--export_type([name/0, handle/0, limiter/0, key/0, options/0, answer/0, option_error/0]).
+-export_type([name/0, handle/0, limiter/0, key/0, options/0, answer/0, option_error/0, file_error/0]).
 
 -nifs([
     hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, reset_nif/2, reset_nif/3,
-    info/1, whereis/1, advance/2, attach_nif/3, remove_nif/1
+    info/1, whereis/1, advance/2, attach_nif/3, look_after_nif/1, remove_nif/2
 ]).
 -on_load(load/0).
 
@@ -81,9 +100,12 @@
     on_full => evict | deny | allow,
     clock => auto | precise | coarse | manual,
     scope => local | cluster | cluster_strict,
-    telemetry => boolean()
+    telemetry => boolean(),
+    persist => undefined | file:name_all()
 }.
 -type option_error() :: {badarg, {Option :: term(), Reason :: atom()}}.
+-type file_error() ::
+    {locked, OsPid :: non_neg_integer()} | {file, {differs, algorithm | capacity} | Reason :: atom() | file:posix()}.
 
 load() ->
     foundation_nif:loaded(?MODULE, erlang:load_nif(foundation_nif:library(?MODULE), ?MODULE)).
@@ -91,18 +113,19 @@ load() ->
 %% @doc Start the owner of a limiter, linked to the caller.
 %%
 %% Options and defaults: `algorithm' (`gcra'), `limit' and `period' in ms (both, or neither: then every hit brings its own), `burst'
-%% (the limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'), `scope' (`local'), `telemetry' (`false').
-%% An option that is unknown, or known and not supported in this version (`persist', `scope' other than `local'), is
-%% an error, never ignored.
+%% (the limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'), `scope' (`local'), `telemetry' (`false'),
+%% `persist' (`undefined': in memory). An option that is unknown, or known and not supported in this version (`scope' other than
+%% `local'), is an error, never ignored.
 %%
 %% The table outlives a crash of its owner: hits go on meanwhile, and the next `start_link' of the name takes the living table over,
 %% with all its budgets; its options must be the same (`{error, {badarg, {Option, differs_from_living_table}}}' otherwise; {@link
-%% delete/1} first). An orderly stop of the owner (`normal', `shutdown') deletes the table.
+%% delete/1} first). An orderly stop of the owner (`normal', `shutdown') deletes the table; where it has a file, that is closed and
+%% stays.
 %%
-%% Errors besides `badarg': `{already_started, Pid}' while the name has a living owner, `enomem', `too_many_limiters' (8192 at once).
-%% The caller gets no exit signal with them.
+%% Errors besides `badarg': `{already_started, Pid}' while the name has a living owner, `enomem', `too_many_limiters' (8192 at once);
+%% with `persist' also `{locked, OsPid}' and `{file, Reason}', see above. The caller gets no exit signal with them.
 -spec start_link(name(), options()) ->
-    {ok, pid()} | {error, option_error() | {already_started, pid()} | enomem | too_many_limiters}.
+    {ok, pid()} | {error, option_error() | file_error() | {already_started, pid()} | enomem | too_many_limiters}.
 start_link(Name, Options) ->
     foundation_limiter_owner:start_link(Name, Options).
 
@@ -116,11 +139,12 @@ child_spec({Name, Options}) ->
         modules => [foundation_limiter_owner]
     }.
 
-%% @doc Delete the limiter and stop its owner. Hits that are under way in other processes end first, as hits of the living limiter;
-%% later ones raise `{badarg, {limiter, unknown}}' or, by handle, `{limiter, deleted}'. The name is free when this returns.
+%% @doc Delete the limiter, with its file where it has one, and stop its owner. Hits that are under way in other processes end first, as
+%% hits of the living limiter; later ones raise `{badarg, {limiter, unknown}}' or, by handle, `{limiter, deleted}'. The name is free
+%% when this returns.
 -spec delete(limiter()) -> ok.
 delete(Limiter) ->
-    {ok, Owner} = remove_nif(Limiter),
+    {ok, Owner} = remove_nif(Limiter, true),
     foundation_limiter_owner:deleted(Owner).
 
 %% @doc One hit of cost 1 against the preset limit.
@@ -221,9 +245,14 @@ attach_nif(_Name, _Options, _Owner) ->
 home(Handle) ->
     bnot Handle.
 
-%% @private Remove the table; the owner goes on.
--spec remove_nif(limiter()) -> {ok, Owner :: pid()}.
-remove_nif(_Limiter) ->
+%% @private Note the table's time in its file, and look what became of that.
+-spec look_after_nif(limiter()) -> {Path :: binary() | undefined, Dropped :: non_neg_integer(), ok | {error, atom()}}.
+look_after_nif(_Limiter) ->
+    erlang:nif_error(not_loaded).
+
+%% @private Remove the table, and with Discard its file; the owner goes on.
+-spec remove_nif(limiter(), Discard :: boolean()) -> {ok, Owner :: pid()}.
+remove_nif(_Limiter, _Discard) ->
     erlang:nif_error(not_loaded).
 
 %% ---- what a native call leaves to Erlang -----------------------------------------------------------------------------------------

@@ -6,6 +6,11 @@
 -export([start_link/2, deleted/1]).
 -export([init/3, init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
+-include_lib("kernel/include/logger.hrl").
+
+%% How often the file of a table is looked after.
+-define(LOOK_AFTER_MS, 5000).
+
 -define(DEFAULTS, #{
     algorithm => gcra,
     limit => undefined,
@@ -15,7 +20,8 @@
     on_full => evict,
     clock => auto,
     scope => local,
-    telemetry => false
+    telemetry => false,
+    persist => undefined
 }).
 
 -spec start_link(term(), term()) -> {ok, pid()} | {error, term()}.
@@ -40,56 +46,105 @@ deleted(Owner) ->
 init(Parent, Name, Options) ->
     process_flag(trap_exit, true),
     case foundation_limiter:attach_nif(Name, Options, self()) of
-        {ok, Handle, _CreatedOrAttached} ->
+        {ok, Handle, How} ->
+            State = #{handle => Handle, file => opened(Name, Handle, How)},
             proc_lib:init_ack(Parent, {ok, self()}),
-            gen_server:enter_loop(?MODULE, [], Handle);
+            gen_server:enter_loop(?MODULE, [], State);
         {error, _} = Error ->
             unlink(Parent),
             proc_lib:init_ack(Parent, Error)
     end.
 
-init(Handle) ->
-    {ok, Handle}.
+init(State) ->
+    {ok, State}.
 
-handle_call(_Request, _From, Handle) ->
-    {reply, {error, unknown_request}, Handle}.
+handle_call(_Request, _From, State) ->
+    {reply, {error, unknown_request}, State}.
 
-handle_cast(deleted, Handle) ->
-    {stop, normal, Handle};
-handle_cast(_Request, Handle) ->
-    {noreply, Handle}.
+handle_cast(deleted, State) ->
+    {stop, normal, State};
+handle_cast(_Request, State) ->
+    {noreply, State}.
 
-handle_info(_Message, Handle) ->
-    {noreply, Handle}.
+handle_info(look_after, #{handle := Handle, file := {Name, Told}} = State) ->
+    {noreply, State#{file := look_after(Name, Handle, Told)}};
+handle_info(_Message, State) ->
+    {noreply, State}.
 
-terminate(normal, Handle) -> remove(Handle);
-terminate(shutdown, Handle) -> remove(Handle);
-terminate({shutdown, _}, Handle) -> remove(Handle);
-terminate(_Crash, _Handle) -> ok.
+terminate(normal, State) -> remove(State);
+terminate(shutdown, State) -> remove(State);
+terminate({shutdown, _}, State) -> remove(State);
+terminate(_Crash, _State) -> ok.
 
-remove(Handle) ->
-    try foundation_limiter:remove_nif(Handle) of
+remove(#{handle := Handle}) ->
+    try foundation_limiter:remove_nif(Handle, false) of
         {ok, _} -> ok
     catch
         error:{badarg, {limiter, deleted}} -> ok
     end.
 
+%% ---- the file of a table that has one: none, or {Name, What was last said of it} ---------------------------------------------------
+
+opened(Name, Handle, How) ->
+    case foundation_limiter:look_after_nif(Handle) of
+        {undefined, _, _} ->
+            none;
+        {Path, Dropped, _} ->
+            How =:= created andalso Dropped > 0 andalso
+                ?LOG_WARNING("foundation_limiter ~p: ~b slots of ~ts could not be kept", [Name, Dropped, Path]),
+            look_after(Name, Handle, ok)
+    end.
+
+%% Notes the table's time there, and says once what has become of the file.
+look_after(Name, Handle, Told) ->
+    Result =
+        try foundation_limiter:look_after_nif(Handle) of
+            {_, _, Told} ->
+                Told;
+            {Path, _, {error, Reason} = Error} ->
+                ?LOG_ERROR("foundation_limiter ~p: ~ts ~ts", [Name, Path, what_happened(Reason)]),
+                Error;
+            {_, _, ok} ->
+                ok
+        catch
+            error:{badarg, {limiter, deleted}} -> Told
+        end,
+    _ = erlang:send_after(?LOOK_AFTER_MS, self(), look_after),
+    {Name, Result}.
+
+what_happened(faulted) -> "was truncated or overwritten; on_full answers for what is lost, until a restart with a sound file";
+what_happened(enoent) -> "was removed or replaced; budgets end with this limiter";
+what_happened(Reason) -> ["cannot be written: ", atom_to_list(Reason)].
+
+%% ---- options ----------------------------------------------------------------------------------------------------------------------
+
 %% A tuple of all options in the order that attach_nif wants; what the values mean is checked there.
 normalise(Options) when is_map(Options) ->
     case unsupported(maps:to_list(Options)) of
         none ->
-            All = maps:merge(?DEFAULTS, maps:without([persist], Options)),
-            Order = [algorithm, limit, period, burst, capacity, on_full, clock, scope, telemetry],
-            {ok, list_to_tuple([maps:get(Option, All) || Option <- Order])};
+            All = maps:merge(?DEFAULTS, Options),
+            Order = [algorithm, limit, period, burst, capacity, on_full, clock, scope, telemetry, persist],
+            with_path(list_to_tuple([maps:get(Option, All) || Option <- Order]));
         {_, _} = Wrong ->
             {error, {badarg, Wrong}}
     end;
 normalise(_) ->
     {error, {badarg, {options, not_a_map}}}.
 
+%% The path, which comes last, as the file system has it.
+with_path(Values) ->
+    Last = tuple_size(Values),
+    case element(Last, Values) of
+        undefined ->
+            {ok, Values};
+        Path ->
+            case foundation_native:native_path(Path) of
+                error -> {error, {badarg, {persist, not_a_path}}};
+                Bytes -> {ok, setelement(Last, Values, Bytes)}
+            end
+    end.
+
 unsupported([]) -> none;
-unsupported([{persist, undefined} | Rest]) -> unsupported(Rest);
-unsupported([{persist, _} | _]) -> {persist, not_supported};
 unsupported([{scope, Scope} | _]) when Scope =:= cluster; Scope =:= cluster_strict -> {scope, not_supported};
 unsupported([{Option, _} | Rest]) when is_map_key(Option, ?DEFAULTS) -> unsupported(Rest);
 unsupported([{Option, _} | _]) -> {Option, unknown_option}.

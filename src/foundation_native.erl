@@ -4,11 +4,12 @@
 %% without it the per-user data folder is used: `<user data>/foundation_native/<release or application>/<node>'.
 -module(foundation_native).
 
--export([data_dir/0, flags_file/0, discard_ephemeral/0, may_create/1]).
+-export([data_dir/0, flags_file/0, discard_ephemeral/0, may_create/1, native_path/1]).
 
 -include_lib("kernel/include/file.hrl").
 
 -define(APP, foundation_native).
+-define(PATH_BYTES, 3500).
 -define(EPHEMERAL, {?MODULE, ephemeral_dir}).
 
 %% @doc The folder of this node's native state, created with mode 0700 where it is missing.
@@ -54,6 +55,27 @@ discard_ephemeral() ->
             _ = persistent_term:erase(?EPHEMERAL),
             ok
     end.
+
+%% @private A path as the NIFs take it: absolute, in the bytes that the file system has; or error, where it is none or too long.
+-spec native_path(term()) -> binary() | error.
+native_path(Path) when is_binary(Path), Path =/= <<>>; is_list(Path), Path =/= [] ->
+    try unicode:characters_to_binary(filename:absname(Path), unicode, file:native_name_encoding()) of
+        Bytes when is_binary(Bytes) -> checked_path(Bytes);
+        _ when is_binary(Path) -> checked_path(filename:absname(Path));
+        _ -> error
+    catch
+        error:_ -> error
+    end;
+native_path(_) ->
+    error.
+
+checked_path(Bytes) when byte_size(Bytes) < ?PATH_BYTES ->
+    case binary:match(Bytes, <<0>>) of
+        nomatch -> Bytes;
+        _ -> error
+    end;
+checked_path(_) ->
+    error.
 
 default_dir() ->
     filename:join([filename:basedir(user_data, "foundation_native"), owner_name(), atom_to_list(node())]).

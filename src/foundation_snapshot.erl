@@ -271,7 +271,7 @@ normalise(Name, Options) ->
     end.
 
 wrong_option({path, Path}) when is_binary(Path), Path =/= <<>>; is_list(Path), Path =/= [] ->
-    case path_bytes(Path) of
+    case foundation_native:native_path(Path) of
         error -> {true, {path, not_a_path}};
         _ -> false
     end;
@@ -290,22 +290,6 @@ out_of_range(_Option, N, Min, Max) when is_integer(N), N >= Min, N =< Max -> fal
 out_of_range(Option, N, _Min, _Max) when is_integer(N) -> {true, {Option, out_of_range}};
 out_of_range(Option, _, _Min, _Max) -> {true, {Option, not_an_integer}}.
 
-%% Bytes as the file system has them, absolute; or error.
-path_bytes(Path) ->
-    try unicode:characters_to_binary(filename:absname(Path), unicode, file:native_name_encoding()) of
-        Bytes when is_binary(Bytes), byte_size(Bytes) < 3500 ->
-            case binary:match(Bytes, <<0>>) of
-                nomatch -> Bytes;
-                _ -> error
-            end;
-        _ when is_binary(Path), byte_size(Path) < 3500 ->
-            Path;
-        _ ->
-            error
-    catch
-        error:_ -> error
-    end.
-
 with_directory(Name, Options) ->
     case directory(Name, Options) of
         {ok, Path} ->
@@ -320,13 +304,13 @@ with_directory(Name, Options) ->
     end.
 
 directory(_Name, #{path := Path}) ->
-    make_directory(path_bytes(Path));
+    make_directory(foundation_native:native_path(Path));
 directory(Name, _Options) ->
     case foundation_native:data_dir() of
         {ok, DataDir} ->
             Parent = filename:join(DataDir, "snapshot"),
-            case make_directory(path_bytes(Parent)) of
-                {ok, _} -> make_directory(path_bytes(filename:join(Parent, atom_to_list(Name))));
+            case make_directory(foundation_native:native_path(Parent)) of
+                {ok, _} -> make_directory(foundation_native:native_path(filename:join(Parent, atom_to_list(Name))));
                 Error -> Error
             end;
         Error ->

@@ -118,7 +118,7 @@ elsewhere_test() ->
         begin
             N = fdn_limiter:name(),
             {ok, Handle, created} = ?L:attach_nif(
-                N, {gcra, 2, 1000, undefined, 10, evict, manual, Scope, Telemetry}, self()
+                N, {gcra, 2, 1000, undefined, 10, evict, manual, Scope, Telemetry, undefined}, self()
             ),
             ?assertMatch(#{scope := Scope, telemetry := Telemetry}, ?L:info(N)),
             Elsewhere = [cluster, N | Telemetry],

@@ -63,7 +63,7 @@ defmodule Foundation.Native.LimiterTest do
     assert Limiter.start_link(name: :ex_bad, limit: 1.5, period: 1000) ==
              {:error, {:badarg, {:limit, :not_an_integer}}}
 
-    assert Limiter.start_link(name: :ex_bad, persist: "file") ==
-             {:error, {:badarg, {:persist, :not_supported}}}
+    assert Limiter.start_link(name: :ex_bad, persist: true) ==
+             {:error, {:badarg, {:persist, :not_a_path}}}
   end
 end

@@ -99,8 +99,9 @@ int fdn_limiter_create(const fdn_limiter_config *config, fdn_limiter **out, fdn_
 int fdn_limiter_open(const fdn_limiter_config *config, const char *path, const fdn_limiter_moment *at, fdn_limiter **out,
                      fdn_limiter_fit *fit, fdn_limiter_opening *why);
 
-/* The path of its file, or NULL. It lives as long as the table. */
+/* The path of its file, or NULL; it lives as long as the table. How many slots could not be kept when it was opened. */
 const char *fdn_limiter_path(const fdn_limiter *t);
+uint64_t fdn_limiter_dropped(const fdn_limiter *t);
 
 /*
  * To be called now and then for a table with a file: note its time there, and look at it. 0; FDN_EFAULTED where it was truncated or

@@ -110,6 +110,7 @@ int fdn_limiter_open(const fdn_limiter_config *config, const char *path, const f
     memcpy(t->secret.binaries, view.identity->binaries, sizeof t->secret.binaries);
     memcpy(t->secret.terms, view.identity->terms, sizeof t->secret.terms);
     t->secret.lasting = true;
+    t->dropped = why->dropped;
     *out = t;
     return 0;
 }
@@ -133,6 +134,11 @@ void fdn_limiter_discard(fdn_limiter *t)
 const char *fdn_limiter_path(const fdn_limiter *t)
 {
     return t->file != NULL ? fdn_limiter_file_look(t->file).path : NULL;
+}
+
+uint64_t fdn_limiter_dropped(const fdn_limiter *t)
+{
+    return t->dropped;
 }
 
 int fdn_limiter_look_after(fdn_limiter *t)

@@ -53,6 +53,7 @@ struct fdn_limiter {
     void *block;                   /* what this struct was allocated in */
     struct fdn_limiter_file *file; /* where the buckets are, or NULL */
     _Atomic bool discard;          /* the file goes with the table */
+    uint64_t dropped;              /* slots, when it was opened */
     _Atomic uint64_t manual_ns;
     fdn_limiter_stripe stripes[FDN_LIMITER_STRIPES];
 };

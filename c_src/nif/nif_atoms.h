@@ -50,6 +50,9 @@
     X(evicted)                                                                                                                         \
     X(created)                                                                                                                         \
     X(attached)                                                                                                                        \
+    X(persist)                                                                                                                         \
+    X(faulted)                                                                                                                         \
+    X(disk_bytes)                                                                                                                      \
     X(already_started)                                                                                                                 \
     X(scope)                                                                                                                           \
     X(local)                                                                                                                           \

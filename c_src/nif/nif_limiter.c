@@ -211,6 +211,7 @@ static int create_state(fdn_lib *lib, void **out)
         goto no_secret;
     if (pthread_key_create(&st->lane_key, NULL) != 0)
         goto no_key;
+    pthread_mutex_init(&st->opening, NULL);
     *out = st;
     return 0;
 no_key:
@@ -225,6 +226,7 @@ static void destroy_state(void *state)
     fdn_limiter_state *st = state;
     pthread_key_delete(st->lane_key);
     fdn_limiters_destroy(st->names);
+    pthread_mutex_destroy(&st->opening);
     enif_free(st);
 }
 
@@ -243,7 +245,8 @@ static ErlNifFunc functions[] = {
     {"whereis", 1, fdn_limiter_nif_whereis, 0},
     {"info", 1, fdn_limiter_nif_info, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"attach_nif", 3, fdn_limiter_nif_attach, ERL_NIF_DIRTY_JOB_IO_BOUND},
-    {"remove_nif", 1, fdn_limiter_nif_remove, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"look_after_nif", 1, fdn_limiter_nif_look_after, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"remove_nif", 2, fdn_limiter_nif_remove, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 
 FDN_NIF_INIT(foundation_limiter, functions, &part)

@@ -21,6 +21,7 @@ typedef struct {
     fdn_limiters *names;
     pthread_key_t lane_key;    /* of each thread: 1 + its lane, as a pointer */
     fdn_limiter_secret secret; /* of the tables that live in memory */
+    pthread_mutex_t opening;   /* while a file is opened and its limiter published: who comes second finds the name taken */
 } fdn_limiter_state;
 
 static inline fdn_limiter_state *fdn_limiter_state_of(ErlNifEnv *env)
@@ -74,6 +75,7 @@ bool fdn_limiter_get_count(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *out, con
 
 /* nif_limiter_owner.c: the calls of the owner and of operators; all but whereis and advance on dirty schedulers. */
 ERL_NIF_TERM fdn_limiter_nif_attach(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM fdn_limiter_nif_look_after(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM fdn_limiter_nif_remove(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM fdn_limiter_nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM fdn_limiter_nif_whereis(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);

@@ -30,6 +30,7 @@ defmodule Foundation.Native.Limiter do
           | {:clock, :auto | :precise | :coarse | :manual}
           | {:scope, :local | :cluster | :cluster_strict}
           | {:telemetry, boolean}
+          | {:persist, Path.t()}
 
   @doc """
   Starts the owner of a limiter. `:name` is required; the other options are those of `:foundation_limiter.start_link/2`.
