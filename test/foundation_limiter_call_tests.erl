@@ -130,7 +130,7 @@ elsewhere_test() ->
             ?assertError({badarg, {cost, exceeds_burst}}, ?L:hit(N, k, 3)),
             ?assertError({badarg, {period, out_of_range}}, ?L:peek(N, k, 0, 1)),
             ?assertMatch(#{allowed := 0, denied := 0}, ?L:info(N)),
-            {ok, _} = ?L:remove_nif(N)
+            {ok, _} = ?L:remove_nif(N, false)
         end
      || Scope <- [cluster, cluster_strict], Telemetry <- [true, false]
     ].
