@@ -129,8 +129,10 @@ static inline void announce(fdn_limiters *r, unsigned lane, fdn_limiter *t)
     }
 }
 
-/* Enter whatever is published in this place, if `identity` (its name or handle) is `wanted`. */
-static inline fdn_limiter *enter_place(fdn_limiters *r, unsigned lane, place *p, _Atomic uint64_t *identity, uint64_t wanted)
+/* Enter whatever is published in this place, if `identity` (its name or handle) is `wanted`; *handle, unless NULL, is then its handle.
+ */
+static inline fdn_limiter *enter_place(fdn_limiters *r, unsigned lane, place *p, _Atomic uint64_t *identity, uint64_t wanted,
+                                       uint64_t *handle)
 {
     for (;;) {
         fdn_limiter *t = atomic_load(&p->limiter);
@@ -141,7 +143,10 @@ static inline fdn_limiter *enter_place(fdn_limiters *r, unsigned lane, place *p,
         if (atomic_load(&p->limiter) == t) {
             fdn_step(FDN_STEP_CLAIMED);
             bool same = atomic_load(identity) == wanted;
+            uint64_t its_handle = handle ? atomic_load(&p->handle) : 0;
             if (atomic_load(&p->limiter) == t) {
+                if (handle)
+                    *handle = its_handle;
                 if (same)
                     return t;
                 announce(r, lane, NULL);
@@ -152,24 +157,34 @@ static inline fdn_limiter *enter_place(fdn_limiters *r, unsigned lane, place *p,
     }
 }
 
-fdn_limiter *fdn_limiters_enter(fdn_limiters *r, unsigned lane, uint64_t name)
+static inline fdn_limiter *enter_name(fdn_limiters *r, unsigned lane, uint64_t name, uint64_t *handle)
 {
     unsigned at = home_of(name);
     for (unsigned i = 0; i < PLACES; i++) {
         place *p = &r->places[(at + i) % PLACES];
         uint64_t here = atomic_load(&p->name);
         if (here == name)
-            return enter_place(r, lane, p, &p->name, name);
+            return enter_place(r, lane, p, &p->name, name, handle);
         if (here == EMPTY)
             return NULL;
     }
     return NULL;
 }
 
+fdn_limiter *fdn_limiters_enter(fdn_limiters *r, unsigned lane, uint64_t name)
+{
+    return enter_name(r, lane, name, NULL);
+}
+
+fdn_limiter *fdn_limiters_enter_and_tell(fdn_limiters *r, unsigned lane, uint64_t name, uint64_t *handle)
+{
+    return enter_name(r, lane, name, handle);
+}
+
 fdn_limiter *fdn_limiters_enter_handle(fdn_limiters *r, unsigned lane, uint64_t handle)
 {
     place *p = &r->places[handle % PLACES];
-    return enter_place(r, lane, p, &p->handle, handle);
+    return enter_place(r, lane, p, &p->handle, handle, NULL);
 }
 
 void fdn_limiters_leave(fdn_limiters *r, unsigned lane)

@@ -42,6 +42,10 @@ unsigned fdn_limiters_lane(fdn_limiters *r);
  */
 fdn_limiter *fdn_limiters_enter(fdn_limiters *r, unsigned lane, uint64_t name);
 fdn_limiter *fdn_limiters_enter_handle(fdn_limiters *r, unsigned lane, uint64_t handle);
+
+/* As fdn_limiters_enter; *handle is then the limiter's, by which exactly this one is found again. */
+fdn_limiter *fdn_limiters_enter_and_tell(fdn_limiters *r, unsigned lane, uint64_t name, uint64_t *handle);
+
 void fdn_limiters_leave(fdn_limiters *r, unsigned lane);
 
 /*

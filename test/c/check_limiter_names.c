@@ -44,6 +44,11 @@ START_TEST(names)
     ck_assert_uint_eq(b.owner, 5);
     ck_assert_ptr_eq(fdn_limiters_enter(r, lane, 77), t);
     fdn_limiters_leave(r, lane);
+    uint64_t told = 0;
+    ck_assert_ptr_eq(fdn_limiters_enter_and_tell(r, lane, 77, &told), t);
+    ck_assert_uint_eq(told, a.handle);
+    fdn_limiters_leave(r, lane);
+    ck_assert_ptr_null(fdn_limiters_enter_and_tell(r, lane, 78, &told));
     ck_assert_ptr_eq(fdn_limiters_enter_handle(r, 0, a.handle), t);
     fdn_limiters_leave(r, 0);
     ck_assert_int_eq(fdn_limiters_adopt(r, a.handle, 6, 7), FDN_EBUSY);
@@ -138,19 +143,19 @@ START_TEST(names_change_under_a_reader)
     for (int i = 0; i < 20000; i++) {
         unsigned k = (unsigned)rnd(6);
         bool by_handle = rnd(2) == 0;
-        uint64_t handle = model[k].handle;
+        uint64_t handle = model[k].handle, told = 0;
         fdn_limiter *before = model[k].t;
         interrupted = false;
         /* Not where the limiter is held: there a removal would wait for this very thread. */
         fdn_step_hook = change_names;
-        fdn_limiter *found =
-            by_handle ? fdn_limiters_enter_handle(registry, lane, handle) : fdn_limiters_enter(registry, lane, model[k].name);
+        fdn_limiter *found = by_handle ? fdn_limiters_enter_handle(registry, lane, handle)
+                                       : fdn_limiters_enter_and_tell(registry, lane, model[k].name, &told);
         fdn_step_hook = NULL;
         changed += interrupted;
         /* What was found is alive, and what was asked for; nothing is found only where it was not there all the while. */
         if (found != NULL) {
             ck_assert_ptr_eq(found, model[k].t);
-            ck_assert(!by_handle || handle == model[k].handle);
+            ck_assert_uint_eq(by_handle ? handle : told, model[k].handle);
             ck_assert_uint_eq(fdn_limiter_config_of(found)->capacity, 1);
             fdn_limiters_leave(registry, lane);
         } else {
