@@ -74,13 +74,16 @@
 -module(foundation_limiter).
 
 -export([start_link/2, child_spec/1, delete/1]).
--export([hit/2, hit/3, hit/4, hit/5, peek/2, peek/4, reset/2, reset/3, info/1, whereis/1, advance/2]).
+-export([hit/2, hit/3, hit/4, hit/5, peek/2, peek/4, hit_all/1, reserve/4, refund/1, reset/2, reset/3]).
+-export([get/2, get/3, inc/3, inc/4, set/4, info/1, whereis/1, advance/2]).
 -export([attach_nif/3, look_after_nif/1, remove_nif/2, home/1]).
--export([hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, reset_nif/2, reset_nif/3]).
--export_type([name/0, handle/0, limiter/0, key/0, options/0, answer/0, option_error/0, file_error/0]).
+-export([hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, hit_all_nif/1, reserve_nif/4, reset_nif/2, reset_nif/3]).
+-export([get_nif/2, get_nif/3, inc_nif/3, inc_nif/4, set_nif/4]).
+-export_type([name/0, handle/0, limiter/0, key/0, options/0, answer/0, option_error/0, file_error/0, token/0]).
 
 -nifs([
-    hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, reset_nif/2, reset_nif/3,
+    hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, hit_all_nif/1, reserve_nif/4, refund/1,
+    reset_nif/2, reset_nif/3, get_nif/2, get_nif/3, inc_nif/3, inc_nif/4, set_nif/4,
     info/1, whereis/1, advance/2, attach_nif/3, look_after_nif/1, remove_nif/2
 ]).
 -on_load(load/0).
@@ -91,6 +94,8 @@
 -type limiter() :: name() | handle().
 -type key() :: term().
 -type answer() :: {allow, Remaining :: non_neg_integer()} | {deny, RetryAfterMs :: non_neg_integer()}.
+-opaque token() :: reference().
+%% What a reservation is given back by, in any process of this VM.
 -type options() :: #{
     algorithm => gcra | fixed_window | sliding_window,
     limit => non_neg_integer(),
@@ -199,6 +204,97 @@ peek(Limiter, Key, PeriodMs, Limit) ->
         Answer -> Answer
     end.
 
+%% @doc Hit several keys, of one limiter or of many, against their preset limits: all are admitted, or none is debited.
+%%
+%% `{allow, [Remaining]}', in the order of the entries; `{deny, Index, RetryAfterMs}': the entry at that place, counted from 1, is
+%% denied. The debits before it are given back then, each to the budget that it came from; meanwhile other hits may be denied what is
+%% given back, and none is admitted that should not be. (A debit whose window ended meanwhile has nothing left to give back.) A key may
+%% stand there several times. Cost 0 asks, like {@link peek/2}. Every entry is checked before the first debit: what is wrong raises
+%% `{badarg, {{entry, Index}, not_an_entry | {Argument, Reason}}}', with the words that {@link hit/3} has; a limiter that is deleted
+%% during the call raises `{limiter, deleted}' so, and the debits are given back. Limiters of another scope than `local' are refused
+%% (`{limiter, not_local}'): leases of other nodes cannot be given back exactly.
+%%
+%% Time proportional to the number of entries; on a dirty scheduler above 64.
+-spec hit_all([{limiter(), key(), Cost :: non_neg_integer()}]) ->
+    {allow, [Remaining :: non_neg_integer()]} | {deny, Index :: pos_integer(), RetryAfterMs :: non_neg_integer()}.
+hit_all(Entries) ->
+    case hit_all_nif(Entries) of
+        [denied, Name, Index | RetryAfterMs] ->
+            {_, Key, Cost} = lists:nth(Index, Entries),
+            {deny, _} = denied(Name, {hit, Key, preset, Cost}, RetryAfterMs),
+            {deny, Index, RetryAfterMs};
+        Answer ->
+            Answer
+    end.
+
+%% @doc Take budget now and use it later: for callers that rather wait than be denied. `gcra' with a preset limit only.
+%%
+%% `{ok, WaitMs, Token}': the cost is debited, and `WaitMs' from now, 0 to `MaxWaitMs', is when a plain {@link hit/3} would have been
+%% admitted: wait so long before you act. Who comes later waits longer. `{deny, RetryAfterMs}': the wait would be longer than
+%% `MaxWaitMs'; nothing was debited, and the same reservation is admitted after that many milliseconds, if nobody else comes in
+%% between. Who does not act after all gives the budget back with {@link refund/1}.
+-spec reserve(limiter(), key(), Cost :: non_neg_integer(), MaxWaitMs :: non_neg_integer()) ->
+    {ok, WaitMs :: non_neg_integer(), token()} | {deny, RetryAfterMs :: non_neg_integer()}.
+reserve(Limiter, Key, Cost, MaxWaitMs) ->
+    case reserve_nif(Limiter, Key, Cost, MaxWaitMs) of
+        [_ | _] = More -> more(More, {reserve, Key, Cost, MaxWaitMs});
+        Answer -> Answer
+    end.
+
+%% @doc Give a reservation back. A token works once, in any process of its VM; of several at once, one gets `ok'.
+%%
+%% What time has given back since the reservation is not given back a second time. `{error, expired}': nothing is left to give back,
+%% or the limiter was deleted; `{error, refunded}': the token was used.
+-spec refund(token()) -> ok | {error, expired | refunded}.
+refund(_Token) ->
+    erlang:nif_error(not_loaded).
+
+%% @doc The units that the key has used of the preset limit: `fixed_window' and `sliding_window' count them in the present window (the
+%% latter with the weighted rest of the one before), `gcra' those that have not come back yet; rounded up.
+-spec get(limiter(), key()) -> Count :: non_neg_integer().
+get(Limiter, Key) ->
+    case get_nif(Limiter, Key) of
+        [_ | _] = More -> more(More, {get, Key, preset});
+        Count -> Count
+    end.
+
+%% @doc As {@link get/2}, for this period; with `gcra', whose counts depend on the limit, it is the preset one.
+-spec get(limiter(), key(), PeriodMs :: pos_integer()) -> Count :: non_neg_integer().
+get(Limiter, Key, PeriodMs) ->
+    case get_nif(Limiter, Key, PeriodMs) of
+        [_ | _] = More -> more(More, {get, Key, PeriodMs});
+        Count -> Count
+    end.
+
+%% @doc Count N units under the preset period, whatever the limit says, and give the new count.
+%%
+%% N is at most what the algorithm can count: 16777214 with `fixed_window', the largest limit of the period with `sliding_window', what
+%% comes back within 4.5 years with `gcra' (else `{badarg, {n, out_of_range}}'); a count stops there, too. Concurrent hits and counts
+%% are never lost. Where the table is full, and `on_full' is not `evict', nothing is counted, and the answer is 0.
+-spec inc(limiter(), key(), N :: non_neg_integer()) -> Count :: non_neg_integer().
+inc(Limiter, Key, N) ->
+    case inc_nif(Limiter, Key, N) of
+        [_ | _] = More -> more(More, {inc, Key, preset, N});
+        Count -> Count
+    end.
+
+%% @doc As {@link inc/3}, for this period; with `gcra' it is the preset one.
+-spec inc(limiter(), key(), PeriodMs :: pos_integer(), N :: non_neg_integer()) -> Count :: non_neg_integer().
+inc(Limiter, Key, PeriodMs, N) ->
+    case inc_nif(Limiter, Key, PeriodMs, N) of
+        [_ | _] = More -> more(More, {inc, Key, PeriodMs, N});
+        Count -> Count
+    end.
+
+%% @doc Set the units that the key has used under this period, as if that was just now, and give the count back. With `gcra' the period
+%% is the preset one. Count has the range of {@link inc/3}'s N; 0 is a {@link reset/3}.
+-spec set(limiter(), key(), PeriodMs :: pos_integer(), Count :: non_neg_integer()) -> Count :: non_neg_integer().
+set(Limiter, Key, PeriodMs, Count) ->
+    case set_nif(Limiter, Key, PeriodMs, Count) of
+        [_ | _] = More -> more(More, {set, Key, PeriodMs, Count});
+        Answer -> Answer
+    end.
+
 %% @doc Give the key its whole budget under the preset period back.
 -spec reset(limiter(), key()) -> ok.
 reset(Limiter, Key) ->
@@ -279,6 +375,8 @@ denied(Name, {hit, Key, Rule, Cost}, RetryAfterMs) when Cost > 0 ->
             #{limiter => Name, key => Key, limit => Rule, cost => Cost}
         ]),
     {deny, RetryAfterMs};
+denied(Name, {reserve, Key, Cost, _MaxWaitMs}, RetryAfterMs) ->
+    denied(Name, {hit, Key, preset, Cost}, RetryAfterMs);
 denied(_Name, _Request, RetryAfterMs) ->
     {deny, RetryAfterMs}.
 
@@ -320,4 +418,41 @@ reset_nif(_Limiter, _Key) ->
 %% @private
 -spec reset_nif(limiter(), key(), pos_integer()) -> ok | more().
 reset_nif(_Limiter, _Key, _PeriodMs) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec hit_all_nif([{limiter(), key(), non_neg_integer()}]) ->
+    {allow, [non_neg_integer()]} | {deny, pos_integer(), non_neg_integer()} | more().
+hit_all_nif(_Entries) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec reserve_nif(limiter(), key(), non_neg_integer(), non_neg_integer()) ->
+    {ok, non_neg_integer(), token()} | {deny, non_neg_integer()} | more().
+reserve_nif(_Limiter, _Key, _Cost, _MaxWaitMs) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec get_nif(limiter(), key()) -> non_neg_integer() | more().
+get_nif(_Limiter, _Key) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec get_nif(limiter(), key(), pos_integer()) -> non_neg_integer() | more().
+get_nif(_Limiter, _Key, _PeriodMs) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec inc_nif(limiter(), key(), non_neg_integer()) -> non_neg_integer() | more().
+inc_nif(_Limiter, _Key, _N) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec inc_nif(limiter(), key(), pos_integer(), non_neg_integer()) -> non_neg_integer() | more().
+inc_nif(_Limiter, _Key, _PeriodMs, _N) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec set_nif(limiter(), key(), pos_integer(), non_neg_integer()) -> non_neg_integer() | more().
+set_nif(_Limiter, _Key, _PeriodMs, _Count) ->
     erlang:nif_error(not_loaded).

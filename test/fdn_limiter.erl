@@ -1,7 +1,7 @@
 %% What the limiter's suites share: limiters for one test, and processes that race.
 -module(fdn_limiter).
 
--export([algorithms/0, name/0, start/1, stop/1, with/2, at_once/1, on_dirty_scheduler/1, resident/0, quietly/1]).
+-export([algorithms/0, name/0, start/1, stop/1, with/2, at_once/1, race/3, on_dirty_scheduler/1, resident/0, quietly/1]).
 
 -define(L, foundation_limiter).
 
@@ -78,6 +78,43 @@ resident() ->
     [erlang:garbage_collect(P) || P <- processes()],
     {ok, Text} = file:read_file("/proc/self/statm"),
     binary_to_integer(lists:nth(2, binary:split(Text, <<" ">>, [global]))) * 4096.
+
+%% Two processes, each on a scheduler of its own where there are two, call the fun with 1 or 2 and each round, and wait for each other
+%% before the first round and every so many.
+-spec race(pos_integer(), pos_integer(), fun((1 | 2, pos_integer()) -> term())) -> ok.
+race(Rounds, Every, Fun) ->
+    Places = atomics:new(2, []),
+    Body = fun(Me) ->
+        Other = receive {other, Pid} -> Pid end,
+        [
+            begin
+                (Round - 1) rem Every =:= 0 andalso meet(Places, Me, Other, Round),
+                Fun(Me, Round)
+            end
+         || Round <- lists:seq(1, Rounds)
+        ]
+    end,
+    Scheduler = fun(N) -> min(N, erlang:system_info(schedulers_online)) end,
+    [{One, _}, {Two, _}] = Racers = [spawn_opt(fun() -> Body(Me) end, [monitor, {scheduler, Scheduler(Me)}]) || Me <- [1, 2]],
+    One ! {other, Two},
+    Two ! {other, One},
+    [receive {'DOWN', Ref, process, Pid, Why} -> normal = Why end || {Pid, Ref} <- Racers],
+    ok.
+
+%% Wait for the other one: awake, so that both go on at once; asleep where the machine does not let both run.
+meet(Places, Me, Other, Round) ->
+    Other ! {at, Round},
+    atomics:put(Places, Me, Round),
+    spin(Places, 3 - Me, Round, 2000),
+    receive {at, Round} -> ok end.
+
+spin(_Places, _Other, _Round, 0) ->
+    ok;
+spin(Places, Other, Round, Left) ->
+    case atomics:get(Places, Other) >= Round of
+        true -> ok;
+        false -> spin(Places, Other, Round, Left - 1)
+    end.
 
 %% What crashes on purpose need not be reported.
 -spec quietly(fun(() -> Result)) -> Result.

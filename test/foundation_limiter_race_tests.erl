@@ -10,45 +10,15 @@
 
 %% ---- two racing processes -------------------------------------------------------------------------------------------------------
 
-%% Two processes, each on a scheduler of its own where there are two, go through the keys in step, so that they meet at first
-%% hits, and hit each key as often as one alone would have to. Gives the keys that were admitted too often, and too rarely.
+%% Two processes hit each key as often as one alone would have to, and meet at first hits. Gives the keys that were admitted too often,
+%% and too rarely.
 race(Keys, Limit, Hit) ->
     Counts = counters:new(Keys, []),
-    Places = atomics:new(2, []),
-    Parent = self(),
-    Body = fun(Me) ->
-        Other = receive {other, Pid} -> Pid end,
-        [
-            begin
-                Key rem max(5, Limit div 4) =:= 1 andalso meet(Places, Me, Other, Key),
-                [case Hit(Key) of true -> counters:add(Counts, Key, 1); false -> denied end || _ <- lists:seq(1, Limit + 1)]
-            end
-         || Key <- lists:seq(1, Keys)
-        ],
-        Parent ! {done, self()}
-    end,
-    Scheduler = fun(N) -> min(N, erlang:system_info(schedulers_online)) end,
-    [One, Two] = [spawn_opt(fun() -> Body(Me) end, [link, {scheduler, Scheduler(Me)}]) || Me <- [1, 2]],
-    One ! {other, Two},
-    Two ! {other, One},
-    [receive {done, P} -> ok end || P <- [One, Two]],
+    fdn_limiter:race(Keys, max(5, Limit div 4), fun(_Me, Key) ->
+        [case Hit(Key) of true -> counters:add(Counts, Key, 1); false -> denied end || _ <- lists:seq(1, Limit + 1)]
+    end),
     Admitted = [{Key, counters:get(Counts, Key)} || Key <- lists:seq(1, Keys)],
     {[Key || {Key, N} <- Admitted, N > Limit], [Key || {Key, N} <- Admitted, N < Limit]}.
-
-%% Wait for the other one: awake, so that both go on at once; asleep where the machine does not let both run.
-meet(Places, Me, Other, Key) ->
-    Other ! {at, Key},
-    atomics:put(Places, Me, Key),
-    spin(Places, 3 - Me, Key, 2000),
-    receive {at, Key} -> ok end.
-
-spin(_Places, _Other, _Key, 0) ->
-    ok;
-spin(Places, Other, Key, Left) ->
-    case atomics:get(Places, Other) >= Key of
-        true -> ok;
-        false -> spin(Places, Other, Key, Left - 1)
-    end.
 
 never_over_admits_test_() ->
     [

@@ -59,6 +59,9 @@
     X(cluster)                                                                                                                         \
     X(cluster_strict)                                                                                                                  \
     X(telemetry)                                                                                                                       \
+    X(entry)                                                                                                                           \
+    X(expired)                                                                                                                         \
+    X(refunded)                                                                                                                        \
     /* snapshot */                                                                                                                     \
     X(foundation_saved)                                                                                                                \
     X(conflict)                                                                                                                        \

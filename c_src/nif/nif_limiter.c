@@ -1,5 +1,5 @@
 /*
- * nif_limiter.c - the hot calls: hit, peek, reset; and the library's life.
+ * nif_limiter.c - the calls about one key: hit, peek, reset, counts, reserve; and the library's life.
  *
  * They answer a list where the limiter's tags say that the Erlang function around them has more to do (foundation_limiter:more/2):
  * [cluster, Name | Telemetry] for a limiter whose budget is not here, [denied, Name | Ms] for a denial that is to be told.
@@ -15,12 +15,18 @@
 
 /* ---- arguments ------------------------------------------------------------------------------------------------------------------ */
 
-ERL_NIF_TERM fdn_limiter_raise_unknown(ErlNifEnv *env, ERL_NIF_TERM term)
+fdn_limiter_complaint fdn_limiter_unknown(ErlNifEnv *env, ERL_NIF_TERM term)
 {
     ErlNifUInt64 handle;
     if (enif_is_atom(env, term))
-        return fdn_raise_badarg(env, "limiter", "unknown");
-    return fdn_raise_badarg(env, "limiter", enif_get_uint64(env, term, &handle) ? "deleted" : "not_a_name_or_handle");
+        return (fdn_limiter_complaint){"limiter", "unknown"};
+    return (fdn_limiter_complaint){"limiter", enif_get_uint64(env, term, &handle) ? "deleted" : "not_a_name_or_handle"};
+}
+
+ERL_NIF_TERM fdn_limiter_raise_unknown(ErlNifEnv *env, ERL_NIF_TERM term)
+{
+    fdn_limiter_complaint wrong = fdn_limiter_unknown(env, term);
+    return fdn_raise_badarg(env, wrong.argument, wrong.reason);
 }
 
 bool fdn_limiter_get_count(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *out, const char **reason)
@@ -34,55 +40,60 @@ bool fdn_limiter_get_count(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *out, con
     return false;
 }
 
-/* What a call is about, besides the limiter and the key: positions in argv, 0 for an argument that it does not have. */
+typedef enum { HIT, RESET, GET, INC, SET, RESERVE } verb;
+
+/* What a call is: its verb, and the positions of its arguments besides the limiter and the key; 0 for one that it does not have. */
 typedef struct {
-    int period_at, limit_at, cost_at;
-    unsigned cost; /* where it has no argument for it */
-    bool reset;
     const char *name;
+    verb verb;
+    int period_at, limit_at, amount_at, wait_at;
+    const char *amount_name;
+    unsigned amount; /* where it has no argument for it */
 } shape;
 
-/* What is wrong with the call. */
-typedef struct {
-    const char *argument, *reason;
-} complaint;
-
-static inline bool get_argument(ErlNifEnv *env, ERL_NIF_TERM term, const char *argument, uint64_t *out, complaint *wrong)
+/* A limit that is given by its period alone: enough for the windows' counts, and for gcra's where it is the preset one. */
+static const fdn_limiter_rule *counted_rule(const fdn_limiter *t, uint64_t period, fdn_limiter_rule *own, fdn_limiter_complaint *wrong)
 {
-    wrong->argument = argument;
-    return fdn_limiter_get_count(env, term, out, &wrong->reason);
+    const fdn_limiter_rule *preset = fdn_limiter_preset(t);
+    if (preset->period_ms == period)
+        return preset;
+    if (fdn_limiter_config_of(t)->algorithm != FDN_LIMITER_GCRA)
+        return own;
+    *wrong = (fdn_limiter_complaint){"period", "not_the_preset_one"};
+    return NULL;
 }
 
 /* The limit in force for this call: the preset one, or the one it brings. NULL: *wrong says why. */
 static inline const fdn_limiter_rule *rule_of(ErlNifEnv *env, const fdn_limiter *t, const ERL_NIF_TERM argv[], const shape *s,
-                                              fdn_limiter_rule *own, complaint *wrong)
+                                              fdn_limiter_rule *own, fdn_limiter_complaint *wrong)
 {
-    if (s->period_at == 0) {
-        const fdn_limiter_rule *preset = fdn_limiter_preset(t);
-        *wrong = (complaint){"limit", "no_preset_limit"};
-        return preset->period_ms != 0 ? preset : NULL;
-    }
+    if (s->period_at == 0)
+        return fdn_limiter_get_preset(t, wrong);
     uint64_t period, limit = 0;
-    if (!get_argument(env, argv[s->period_at], "period", &period, wrong))
+    if (!fdn_limiter_get_argument(env, argv[s->period_at], "period", &period, wrong))
         return NULL;
-    if (s->limit_at != 0 && !get_argument(env, argv[s->limit_at], "limit", &limit, wrong))
+    if (s->limit_at != 0 && !fdn_limiter_get_argument(env, argv[s->limit_at], "limit", &limit, wrong))
         return NULL;
     fdn_limiter_algorithm algorithm = (fdn_limiter_algorithm)fdn_limiter_config_of(t)->algorithm;
     fdn_limiter_fit fit = fdn_limiter_rule_make(algorithm, limit, period, limit, own);
-    *wrong = (complaint){fit == FDN_LIMITER_BAD_PERIOD ? "period" : "limit", "out_of_range"};
-    return fit == FDN_LIMITER_FITS ? own : NULL;
+    *wrong = (fdn_limiter_complaint){fit == FDN_LIMITER_BAD_PERIOD ? "period" : "limit", "out_of_range"};
+    if (fit != FDN_LIMITER_FITS)
+        return NULL;
+    return s->limit_at == 0 && s->verb != RESET ? counted_rule(t, period, own, wrong) : own;
 }
 
-/* ---- hit, peek, reset ----------------------------------------------------------------------------------------------------------- */
+/* ---- calls ---------------------------------------------------------------------------------------------------------------------- */
 
 typedef enum { DONE, TELL, ELSEWHERE, WRONG, TOO_LARGE } call_result;
 
 /* What there is to know after the call. */
 typedef struct {
-    fdn_limiter_answer answer; /* DONE, TELL */
-    uint32_t tags;             /* TELL, ELSEWHERE: of the limiter */
+    fdn_limiter_answer answer; /* DONE, TELL; the value of GET, INC and SET is the count */
+    fdn_limiter_debit debit;   /* RESERVE */
+    uint64_t handle;
+    uint32_t tags; /* TELL, ELSEWHERE: of the limiter */
     ERL_NIF_TERM name;
-    complaint wrong; /* WRONG */
+    fdn_limiter_complaint wrong; /* WRONG */
 } call_report;
 
 static inline call_result with_tags(const fdn_limiter *t, call_result result, call_report *out)
@@ -93,22 +104,47 @@ static inline call_result with_tags(const fdn_limiter *t, call_result result, ca
     return result;
 }
 
+/* The most that a key's word can count; the engine stops there, but a count that is told to be set is to be set. */
+static uint64_t most_counted(const fdn_limiter *t, const fdn_limiter_rule *rule)
+{
+    switch (fdn_limiter_config_of(t)->algorithm) {
+    case FDN_LIMITER_GCRA:
+        return rule->emission ? FDN_LIMITER_MAX_SPAN / rule->emission : UINT64_MAX;
+    case FDN_LIMITER_SLIDING_WINDOW:
+        return fdn_limiter_sliding_max(rule->period_ms);
+    default:
+        return FDN_LIMITER_MAX_FIXED_LIMIT;
+    }
+}
+
+static inline bool amount_fits(const fdn_limiter *t, const fdn_limiter_rule *rule, const shape *s, uint64_t amount,
+                               fdn_limiter_complaint *wrong)
+{
+    if (s->verb == HIT || s->verb == RESERVE)
+        return fdn_limiter_get_cost(t, rule, amount, wrong);
+    *wrong = (fdn_limiter_complaint){s->amount_name, "out_of_range"};
+    return amount <= most_counted(t, rule);
+}
+
 static inline call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsigned lane, const ERL_NIF_TERM argv[], const shape *s,
                                       bool dirty, call_report *out)
 {
-    complaint *wrong = &out->wrong;
+    fdn_limiter_complaint *wrong = &out->wrong;
     fdn_limiter_rule own;
-    uint64_t hash, cost = s->cost;
+    uint64_t hash, amount = s->amount, wait = 0;
+    if (s->verb == RESERVE && fdn_limiter_config_of(t)->algorithm != FDN_LIMITER_GCRA) {
+        *wrong = (fdn_limiter_complaint){"limiter", "not_gcra"};
+        return WRONG;
+    }
     const fdn_limiter_rule *rule = rule_of(env, t, argv, s, &own, wrong);
     if (rule == NULL)
         return WRONG;
-    if (s->cost_at != 0 && !get_argument(env, argv[s->cost_at], "cost", &cost, wrong))
+    if (s->amount_at != 0 && !fdn_limiter_get_argument(env, argv[s->amount_at], s->amount_name, &amount, wrong))
         return WRONG;
-    if (!s->reset && !fdn_limiter_cost_fits(rule, cost)) {
-        *wrong = (complaint){"cost", rule != &own && fdn_limiter_config_of(t)->algorithm == FDN_LIMITER_GCRA ? "exceeds_burst"
-                                                                                                             : "exceeds_limit"};
+    if (s->wait_at != 0 && !fdn_limiter_get_argument(env, argv[s->wait_at], "max_wait", &wait, wrong))
         return WRONG;
-    }
+    if (s->verb != RESET && s->verb != GET && !amount_fits(t, rule, s, amount, wrong))
+        return WRONG;
     uint32_t tags = fdn_limiter_config_of(t)->tags;
     if (tags != 0 && fdn_limiter_at_home(env, argv[0]))
         tags = 0;
@@ -120,15 +156,31 @@ static inline call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsigned l
     case FDN_KEY_NEEDS_DIRTY:
         return TOO_LARGE;
     case FDN_KEY_NO_MEMORY:
-        *wrong = (complaint){"key", "enomem"};
+        *wrong = (fdn_limiter_complaint){"key", "enomem"};
         return WRONG;
     }
-    if (s->reset) {
+    switch (s->verb) {
+    case HIT:
+        out->answer = fdn_limiter_hit(t, lane, rule, hash, amount);
+        break;
+    case RESERVE:
+        out->answer = fdn_limiter_reserve(t, lane, rule, hash, amount, wait, &out->debit);
+        break;
+    case RESET:
         (void)fdn_limiter_reset(t, rule->period_ms, hash);
         return DONE;
+    case GET:
+        out->answer.value = fdn_limiter_used(t, rule, hash);
+        return DONE;
+    case INC:
+        out->answer.value = fdn_limiter_charge(t, rule, hash, amount);
+        return DONE;
+    case SET:
+        fdn_limiter_set_used(t, rule, hash, amount);
+        out->answer.value = amount;
+        return DONE;
     }
-    out->answer = fdn_limiter_hit(t, lane, rule, hash, cost);
-    if (!out->answer.allowed && cost != 0 && tags & FDN_LIMITER_TELEMETRY)
+    if (!out->answer.allowed && amount != 0 && tags & FDN_LIMITER_TELEMETRY)
         return with_tags(t, TELL, out);
     return DONE;
 }
@@ -162,18 +214,22 @@ static inline ERL_NIF_TERM call(ErlNifEnv *env, int argc, const ERL_NIF_TERM arg
     fdn_limiter_state *st = lib->state;
     call_report report = {.answer = {false, 0}};
     unsigned lane = fdn_limiter_lane(st);
-    fdn_limiter *t = fdn_limiter_enter(env, st, lane, argv[0]);
+    fdn_limiter *t = s->verb == RESERVE ? fdn_limiter_enter_and_tell(env, st, lane, argv[0], &report.handle)
+                                        : fdn_limiter_enter(env, st, lane, argv[0]);
     if (t == NULL)
         return fdn_limiter_raise_unknown(env, argv[0]);
     call_result result = call_inside(env, t, lane, argv, s, on_dirty == NULL, &report);
     fdn_limiters_leave(st->names, lane);
-    if (result == DONE && s->reset)
+    if (result != DONE)
+        return uncommon(env, lib, result, &report, s, on_dirty, argc, argv);
+    if (s->verb == RESET)
         return lib->atoms.ok;
-    if (result == DONE) {
-        ERL_NIF_TERM word = report.answer.allowed ? lib->atoms.allow : lib->atoms.deny;
-        return enif_make_tuple2(env, word, enif_make_uint64(env, report.answer.value));
-    }
-    return uncommon(env, lib, result, &report, s, on_dirty, argc, argv);
+    ERL_NIF_TERM value = enif_make_uint64(env, report.answer.value);
+    if (s->verb == GET || s->verb == INC || s->verb == SET)
+        return value;
+    if (s->verb == RESERVE && report.answer.allowed)
+        return enif_make_tuple3(env, lib->atoms.ok, value, fdn_limiter_make_token(env, lib, report.handle, &report.debit));
+    return enif_make_tuple2(env, report.answer.allowed ? lib->atoms.allow : lib->atoms.deny, value);
 }
 
 #define CALL(NAME, ...)                                                                                                                \
@@ -187,14 +243,21 @@ static inline ERL_NIF_TERM call(ErlNifEnv *env, int argc, const ERL_NIF_TERM arg
         return call(env, argc, argv, &shape_##NAME, dirty_##NAME);                                                                     \
     }
 
-CALL(hit_2, .cost = 1, .name = "hit_nif")
-CALL(hit_3, .cost_at = 2, .name = "hit_nif")
-CALL(hit_4, .period_at = 2, .limit_at = 3, .cost = 1, .name = "hit_nif")
-CALL(hit_5, .period_at = 2, .limit_at = 3, .cost_at = 4, .name = "hit_nif")
-CALL(peek_2, .cost = 0, .name = "peek_nif")
-CALL(peek_4, .period_at = 2, .limit_at = 3, .cost = 0, .name = "peek_nif")
-CALL(reset_2, .reset = true, .name = "reset_nif")
-CALL(reset_3, .period_at = 2, .reset = true, .name = "reset_nif")
+#define COST .amount_name = "cost"
+CALL(hit_2, "hit_nif", HIT, .amount = 1)
+CALL(hit_3, "hit_nif", HIT, COST, .amount_at = 2)
+CALL(hit_4, "hit_nif", HIT, .period_at = 2, .limit_at = 3, .amount = 1)
+CALL(hit_5, "hit_nif", HIT, COST, .period_at = 2, .limit_at = 3, .amount_at = 4)
+CALL(peek_2, "peek_nif", HIT, .amount = 0)
+CALL(peek_4, "peek_nif", HIT, .period_at = 2, .limit_at = 3, .amount = 0)
+CALL(reset_2, "reset_nif", RESET, .amount = 0)
+CALL(reset_3, "reset_nif", RESET, .period_at = 2)
+CALL(get_2, "get_nif", GET, .amount = 0)
+CALL(get_3, "get_nif", GET, .period_at = 2)
+CALL(inc_3, "inc_nif", INC, .amount_name = "n", .amount_at = 2)
+CALL(inc_4, "inc_nif", INC, .amount_name = "n", .period_at = 2, .amount_at = 3)
+CALL(set_4, "set_nif", SET, .amount_name = "count", .period_at = 2, .amount_at = 3)
+CALL(reserve_4, "reserve_nif", RESERVE, COST, .amount_at = 2, .wait_at = 3)
 
 /* ---- the library ---------------------------------------------------------------------------------------------------------------- */
 
@@ -230,7 +293,8 @@ static void destroy_state(void *state)
     enif_free(st);
 }
 
-static const fdn_part part = {.name = "limiter", .abi = FDN_LIMITER_ABI, .create = create_state, .destroy = destroy_state};
+static const fdn_part part = {
+    .name = "limiter", .abi = FDN_LIMITER_ABI, .open_types = fdn_limiter_open_types, .create = create_state, .destroy = destroy_state};
 
 static ErlNifFunc functions[] = {
     {"hit_nif", 2, nif_hit_2, 0},
@@ -241,6 +305,14 @@ static ErlNifFunc functions[] = {
     {"peek_nif", 4, nif_peek_4, 0},
     {"reset_nif", 2, nif_reset_2, 0},
     {"reset_nif", 3, nif_reset_3, 0},
+    {"get_nif", 2, nif_get_2, 0},
+    {"get_nif", 3, nif_get_3, 0},
+    {"inc_nif", 3, nif_inc_3, 0},
+    {"inc_nif", 4, nif_inc_4, 0},
+    {"set_nif", 4, nif_set_4, 0},
+    {"reserve_nif", 4, nif_reserve_4, 0},
+    {"refund", 1, fdn_limiter_nif_refund, 0},
+    {"hit_all_nif", 1, fdn_limiter_nif_hit_all, 0},
     {"advance", 2, fdn_limiter_nif_advance, 0},
     {"whereis", 1, fdn_limiter_nif_whereis, 0},
     {"info", 1, fdn_limiter_nif_info, ERL_NIF_DIRTY_JOB_CPU_BOUND},

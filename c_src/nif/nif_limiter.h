@@ -54,6 +54,15 @@ static inline bool fdn_limiter_at_home(ErlNifEnv *env, ERL_NIF_TERM term)
     return enif_get_int64(env, term, &handle) && handle < 0;
 }
 
+static inline bool fdn_limiter_get_handle(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *handle)
+{
+    ErlNifSInt64 given;
+    if (!enif_get_int64(env, term, &given))
+        return false;
+    *handle = (uint64_t)(given < 0 ? ~given : given);
+    return true;
+}
+
 /*
  * Enter the limiter that a term names, by its name or handle. NULL: none; raise with fdn_limiter_raise_unknown. The word of a term that
  * is no atom is never a name, so names are looked for without asking the VM what the term is.
@@ -61,17 +70,58 @@ static inline bool fdn_limiter_at_home(ErlNifEnv *env, ERL_NIF_TERM term)
 static inline fdn_limiter *fdn_limiter_enter(ErlNifEnv *env, fdn_limiter_state *st, unsigned lane, ERL_NIF_TERM term)
 {
     fdn_limiter *t = fdn_limiters_enter(st->names, lane, term);
-    ErlNifSInt64 handle;
-    if (t != NULL || !enif_get_int64(env, term, &handle))
+    uint64_t handle;
+    if (t != NULL || !fdn_limiter_get_handle(env, term, &handle))
         return t;
-    return fdn_limiters_enter_handle(st->names, lane, (uint64_t)(handle < 0 ? ~handle : handle));
+    return fdn_limiters_enter_handle(st->names, lane, handle);
 }
 
-/* {limiter, not_a_name_or_handle | unknown | deleted} */
+/* As fdn_limiter_enter; *handle is then its handle. */
+static inline fdn_limiter *fdn_limiter_enter_and_tell(ErlNifEnv *env, fdn_limiter_state *st, unsigned lane, ERL_NIF_TERM term,
+                                                      uint64_t *handle)
+{
+    fdn_limiter *t = fdn_limiters_enter_and_tell(st->names, lane, term, handle);
+    if (t != NULL || !fdn_limiter_get_handle(env, term, handle))
+        return t;
+    return fdn_limiters_enter_handle(st->names, lane, *handle);
+}
+
+/* What is wrong with a call: the words of {badarg, {Argument, Reason}}. */
+typedef struct {
+    const char *argument, *reason;
+} fdn_limiter_complaint;
+
+/* A term that enters no limiter: {limiter, not_a_name_or_handle | unknown | deleted}. */
+fdn_limiter_complaint fdn_limiter_unknown(ErlNifEnv *env, ERL_NIF_TERM term);
 ERL_NIF_TERM fdn_limiter_raise_unknown(ErlNifEnv *env, ERL_NIF_TERM term);
 
 /* A non-negative integer; else *reason says what it is. */
 bool fdn_limiter_get_count(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *out, const char **reason);
+
+static inline bool fdn_limiter_get_argument(ErlNifEnv *env, ERL_NIF_TERM term, const char *argument, uint64_t *out,
+                                            fdn_limiter_complaint *wrong)
+{
+    wrong->argument = argument;
+    return fdn_limiter_get_count(env, term, out, &wrong->reason);
+}
+
+/* The preset limit; NULL where the limiter has none. */
+static inline const fdn_limiter_rule *fdn_limiter_get_preset(const fdn_limiter *t, fdn_limiter_complaint *wrong)
+{
+    const fdn_limiter_rule *preset = fdn_limiter_preset(t);
+    *wrong = (fdn_limiter_complaint){"limit", "no_preset_limit"};
+    return preset->period_ms != 0 ? preset : NULL;
+}
+
+static inline bool fdn_limiter_get_cost(const fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t cost, fdn_limiter_complaint *wrong)
+{
+    bool fits = fdn_limiter_cost_fits(rule, cost);
+    if (!fits) {
+        bool burst = rule == fdn_limiter_preset(t) && fdn_limiter_config_of(t)->algorithm == FDN_LIMITER_GCRA;
+        *wrong = (fdn_limiter_complaint){"cost", burst ? "exceeds_burst" : "exceeds_limit"};
+    }
+    return fits;
+}
 
 /* nif_limiter_owner.c: the calls of the owner and of operators; all but whereis and advance on dirty schedulers. */
 ERL_NIF_TERM fdn_limiter_nif_attach(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
@@ -80,5 +130,13 @@ ERL_NIF_TERM fdn_limiter_nif_remove(ErlNifEnv *env, int argc, const ERL_NIF_TERM
 ERL_NIF_TERM fdn_limiter_nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM fdn_limiter_nif_whereis(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM fdn_limiter_nif_advance(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* nif_limiter_token.c: what a reservation is given back by. */
+int fdn_limiter_open_types(ErlNifEnv *env, fdn_lib *lib);
+ERL_NIF_TERM fdn_limiter_make_token(ErlNifEnv *env, const fdn_lib *lib, uint64_t handle, const fdn_limiter_debit *debit);
+ERL_NIF_TERM fdn_limiter_nif_refund(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* nif_limiter_all.c */
+ERL_NIF_TERM fdn_limiter_nif_hit_all(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 #endif

@@ -14,6 +14,17 @@ defmodule Foundation.Native.Limiter do
   policies of a full table. Misuse raises an `ArgumentError` that names the argument and the reason.
   """
 
+  @doc """
+  Makes a module of one's own with the function names and return shapes of Hammer: `use Foundation.Native.Limiter` in the place of
+  `use Hammer, backend: :ets`. See `Foundation.Native.Limiter.Hammer`.
+  """
+  defmacro __using__(options) do
+    quote do
+      require Foundation.Native.Limiter.Hammer
+      Foundation.Native.Limiter.Hammer.module(unquote(options))
+    end
+  end
+
   @type name :: atom
   @type limiter :: :foundation_limiter.limiter()
   @type key :: term
@@ -98,6 +109,77 @@ defmodule Foundation.Native.Limiter do
   @doc "As `peek/2`, for the limit given here."
   @spec peek(limiter, key, period :: pos_integer, limit :: non_neg_integer) :: answer
   defdelegate peek(limiter, key, period, limit), to: :foundation_limiter
+
+  @doc """
+  Hits several keys against their preset limits: all are admitted, or none is debited.
+
+  `{:deny, index, retry_after_ms}` names the entry that is denied, counted from 1.
+
+      iex> {:ok, _} = Foundation.Native.Limiter.start_link(name: :doc_user, limit: 3, period: 1000, clock: :manual)
+      iex> {:ok, _} = Foundation.Native.Limiter.start_link(name: :doc_tokens, limit: 100, period: 60_000, clock: :manual)
+      iex> Foundation.Native.Limiter.hit_all([{:doc_user, "u1", 1}, {:doc_tokens, "u1", 80}])
+      {:allow, [2, 20]}
+      iex> Foundation.Native.Limiter.hit_all([{:doc_user, "u1", 1}, {:doc_tokens, "u1", 80}])
+      {:deny, 2, 36000}
+      iex> Foundation.Native.Limiter.peek(:doc_user, "u1")
+      {:allow, 2}
+  """
+  @spec hit_all([{limiter, key, cost :: non_neg_integer}]) ::
+          {:allow, [remaining :: non_neg_integer]}
+          | {:deny, index :: pos_integer, retry_after_ms :: non_neg_integer}
+  defdelegate hit_all(entries), to: :foundation_limiter
+
+  @doc """
+  Takes budget now and tells how long to wait before it may be used; `:gcra` only. `refund/1` gives it back.
+
+      iex> {:ok, _} = Foundation.Native.Limiter.start_link(name: :doc_reserve, limit: 1, period: 1000, clock: :manual)
+      iex> {:ok, 0, _token} = Foundation.Native.Limiter.reserve(:doc_reserve, "job", 1, 5000)
+      iex> {:ok, 1000, token} = Foundation.Native.Limiter.reserve(:doc_reserve, "job", 1, 5000)
+      iex> Foundation.Native.Limiter.refund(token)
+      :ok
+      iex> Foundation.Native.Limiter.refund(token)
+      {:error, :refunded}
+      iex> Foundation.Native.Limiter.reserve(:doc_reserve, "job", 1, 500)
+      {:deny, 500}
+  """
+  @spec reserve(limiter, key, cost :: non_neg_integer, max_wait :: non_neg_integer) ::
+          {:ok, wait_ms :: non_neg_integer, :foundation_limiter.token()}
+          | {:deny, retry_after_ms :: non_neg_integer}
+  defdelegate reserve(limiter, key, cost, max_wait), to: :foundation_limiter
+
+  @doc "Gives a reservation back; a token works once."
+  @spec refund(:foundation_limiter.token()) :: :ok | {:error, :expired | :refunded}
+  defdelegate refund(token), to: :foundation_limiter
+
+  @doc "The units that the key has used of the preset limit."
+  @spec get(limiter, key) :: non_neg_integer
+  defdelegate get(limiter, key), to: :foundation_limiter
+
+  @doc "As `get/2`, for this period; with `:gcra` it is the preset one."
+  @spec get(limiter, key, period :: pos_integer) :: non_neg_integer
+  defdelegate get(limiter, key, period), to: :foundation_limiter
+
+  @doc """
+  Counts `n` units under the preset period, whatever the limit says, and gives the new count.
+
+      iex> {:ok, _} = Foundation.Native.Limiter.start_link(name: :doc_inc, limit: 5, period: 1000, clock: :manual)
+      iex> {Foundation.Native.Limiter.inc(:doc_inc, "k", 4), Foundation.Native.Limiter.inc(:doc_inc, "k", 4)}
+      {4, 8}
+      iex> Foundation.Native.Limiter.hit(:doc_inc, "k")
+      {:deny, 800}
+      iex> {Foundation.Native.Limiter.set(:doc_inc, "k", 1000, 2), Foundation.Native.Limiter.get(:doc_inc, "k")}
+      {2, 2}
+  """
+  @spec inc(limiter, key, n :: non_neg_integer) :: non_neg_integer
+  defdelegate inc(limiter, key, n), to: :foundation_limiter
+
+  @doc "As `inc/3`, for this period; with `:gcra` it is the preset one."
+  @spec inc(limiter, key, period :: pos_integer, n :: non_neg_integer) :: non_neg_integer
+  defdelegate inc(limiter, key, period, n), to: :foundation_limiter
+
+  @doc "Sets the units that the key has used under this period."
+  @spec set(limiter, key, period :: pos_integer, count :: non_neg_integer) :: non_neg_integer
+  defdelegate set(limiter, key, period, count), to: :foundation_limiter
 
   @doc "Gives the key its whole budget under the preset period back."
   @spec reset(limiter, key) :: :ok
