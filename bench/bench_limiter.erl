@@ -8,14 +8,12 @@
 -include("bench.hrl").
 
 -define(KEY, <<"user:12345678">>).
--define(ALGORITHMS, [fixed_window, gcra]).
--define(PERIOD, 60000).
-%% Out of reach within one measurement; every measurement of the hot key begins with a full budget.
--define(LIMIT, 16000000).
-%% For the million live keys: out of reach within the run, and a key that was filled once stays live all the while.
--define(LONG, 86400000).
--define(MANY, 8000000).
--define(FILLED, 1000).
+-define(ALGORITHMS, [fixed_window, sliding_window, gcra]).
+%% Out of reach: of the hot key within one measurement, each of which begins with a full budget, of the others within the run. What they
+%% were filled with keeps the others live for an hour.
+-define(PERIOD, 86400000).
+-define(LIMIT, 8000000).
+-define(FILLED, 400000).
 -define(WINDOW, "ets:update_counter window").
 
 -spec rows(file:filename_all()) -> {[bench:row()], fun(() -> term())}.
@@ -43,14 +41,14 @@ hot() ->
 
 %% A million keys, each with consumed budget in every one of them.
 live() ->
-    Set = set("bench_live_", #{limit => ?MANY, period => ?LONG, capacity => bench_keys:count()}),
+    Set = set("bench_live_", #{limit => ?LIMIT, period => ?PERIOD, capacity => bench_keys:count()}),
     #{limiters := Limiters, window := Window, tokens := Tokens, atomic := Atomic} = Set,
     Fill = fun(N) ->
         Key = bench_keys:key(N),
         [{allow, _} = foundation_limiter:hit(L, Key, ?FILLED) || {_, L} <- Limiters],
-        {allow, _} = bench_field:window(Window, Key, ?LONG, ?MANY),
-        {allow, _} = bench_field:tokens(Tokens, Key, 1, ?MANY),
-        {allow, _} = bench_field:atomic(Atomic, Key, 1, ?MANY)
+        {allow, _} = bench_field:window(Window, Key, ?PERIOD, ?LIMIT),
+        {allow, _} = bench_field:tokens(Tokens, Key, 1, ?LIMIT),
+        {allow, _} = bench_field:atomic(Atomic, Key, 1, ?LIMIT)
     end,
     lists:foreach(Fill, lists:seq(1, bench_keys:count())),
     Set.
@@ -157,13 +155,13 @@ floor_rows(#{limiters := Limiters}) ->
 %% Bytes a live key, in a limiter and in the window over ETS filled with as many keys.
 size_row(Kind) ->
     Keys = 100000,
-    {ok, _} = foundation_limiter:start_link(bench_bytes, #{limit => 10, period => ?LONG, capacity => Keys}),
+    {ok, _} = foundation_limiter:start_link(bench_bytes, #{limit => 10, period => ?PERIOD, capacity => Keys}),
     Table = bench_field:table(bench_bytes_window),
     Empty = ets:info(Table, memory),
     Fill = fun(N) ->
         Key = kind(Kind, N),
         {allow, _} = foundation_limiter:hit(bench_bytes, Key),
-        {allow, _} = bench_field:window(Table, Key, ?LONG, 10)
+        {allow, _} = bench_field:window(Table, Key, ?PERIOD, 10)
     end,
     lists:foreach(Fill, lists:seq(1, Keys)),
     #{bytes := Bytes} = foundation_limiter:info(bench_bytes),
@@ -203,7 +201,7 @@ latency_rows(#{limiters := HotLimiters, window := HotWindow}, #{limiters := Limi
         fun(_) -> foundation_limiter:hit(HotLimiter, ?KEY) end,
         fun(_) -> bench_field:window(HotWindow, ?KEY, ?PERIOD, ?LIMIT) end,
         fun(Key) -> foundation_limiter:hit(Limiter, Key) end,
-        fun(Key) -> bench_field:window(Window, Key, ?LONG, ?MANY) end,
+        fun(Key) -> bench_field:window(Window, Key, ?PERIOD, ?LIMIT) end,
         fun(_) -> ok end
     ],
     [Hot, HotBase, Uniform, UniformBase, Clock] = bench_latency:percentiles(Funs, Draws),
@@ -260,6 +258,6 @@ text(Format, Args) -> lists:flatten(io_lib:format(Format, Args)).
 ?WALK(walk_tokens, Table, live_tokens).
 ?WALK(walk_atomic, Table, live_atomic).
 
-live_window(Table, Key) -> bench_field:window(Table, Key, ?LONG, ?MANY).
-live_tokens(Table, Key) -> bench_field:tokens(Table, Key, 1, ?MANY).
-live_atomic(Table, Key) -> bench_field:atomic(Table, Key, 1, ?MANY).
+live_window(Table, Key) -> bench_field:window(Table, Key, ?PERIOD, ?LIMIT).
+live_tokens(Table, Key) -> bench_field:tokens(Table, Key, 1, ?LIMIT).
+live_atomic(Table, Key) -> bench_field:atomic(Table, Key, 1, ?LIMIT).
