@@ -313,9 +313,10 @@ reset(Limiter, Key, PeriodMs) ->
 
 %% @doc Options and figures of a limiter.
 %%
-%% `live' keys with consumed budget; `slots'; `bytes' once every slot was used; hits `allowed' and `denied'; `full': hits that found
-%% no free slot; `evicted' entries; `clock_in_use' of the preset limit; `now': ms since the table was made; `owner': pid, or
-%% `undefined' while it is dead. Looks at every slot, on a dirty scheduler: about 1 ms for each 100000 keys of capacity.
+%% `live' keys with consumed budget; `slots'; `bytes' once every slot was used (a capacity of 131072 to 8 million keys takes them from
+%% the system at once, in huge pages where it has such); hits `allowed' and `denied'; `full': hits that found no free slot; `evicted'
+%% entries; `clock_in_use' of the preset limit; `now': ms since the table was made; `owner': pid, or `undefined' while it is dead. Looks
+%% at every slot, on a dirty scheduler: about 1 ms for each 100000 keys of capacity.
 -spec info(limiter()) -> #{atom() => term()}.
 info(_Limiter) ->
     erlang:nif_error(not_loaded).

@@ -50,7 +50,7 @@ typedef struct {
 
 typedef struct {
     uint64_t live;            /* keys with consumed budget, counted by looking at every slot */
-    uint64_t slots, bytes;    /* of the table; the memory is taken from the system as slots are first used */
+    uint64_t slots, bytes;    /* of the table; limiter_life.c says when they are taken from the system */
     uint64_t allowed, denied; /* hits answered so; peeks do not count */
     uint64_t full, evicted;   /* hits that found no free slot; entries evicted by them */
     uint64_t now_ms;          /* of the table's clock, since its epoch */
