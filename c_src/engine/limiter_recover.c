@@ -19,10 +19,9 @@ static uint64_t furthest_ms(fdn_limiter_algorithm algorithm)
     }
 }
 
+/* BUSY, all ones, is further than that in every algorithm. */
 static bool possible(fdn_limiter_algorithm algorithm, uint64_t state, uint64_t now_ns)
 {
-    if (state == FDN_LIMITER_BUSY)
-        return false;
     /* Where the wait would overflow, before it does. */
     if (algorithm == FDN_LIMITER_GCRA && state > now_ns * 16 && state - now_ns * 16 > 2 * FDN_LIMITER_MAX_AHEAD)
         return false;
@@ -98,7 +97,7 @@ void fdn_limiter_move_back(const fdn_limiter_bucket *from, fdn_limiter_bucket *t
     for (uint64_t place = 0; place < count; place++) {
         for (int i = 0; i < FDN_LIMITER_SLOTS; i++) {
             uint64_t print = atomic_load(&from[place].print[i]), state = atomic_load(&from[place].state[i]);
-            if (print == 0 || state == FDN_LIMITER_BUSY || fdn_limiter_expired(algorithm, state, now_ns))
+            if (print == 0 || fdn_limiter_expired(algorithm, state, now_ns))
                 continue;
             atomic_store(&to[place].print[i], print);
             atomic_store(&to[place].state[i], moved_back(algorithm, state, back_ms));
