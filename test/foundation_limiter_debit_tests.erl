@@ -195,6 +195,33 @@ reserve_bad_arguments_test() ->
      || A <- [fixed_window, sliding_window]
     ].
 
+%% Budget is reserved and given back while the limiter is deleted and made again: no call does anything but answer.
+delete_during_reserve_test_() ->
+    {timeout, 120, fun() ->
+        Options = #{limit => 1000, period => 1000, capacity => 100},
+        {Name, _} = fdn_limiter:start(Options),
+        Stop = counters:new(1, []),
+        Workers = [spawn_monitor(fun() -> reserver(Name, Stop) end) || _ <- lists:seq(1, 4)],
+        [
+            begin
+                ok = ?L:delete(Name),
+                {ok, _} = ?L:start_link(Name, Options)
+            end
+         || _ <- lists:seq(1, 30)
+        ],
+        counters:add(Stop, 1, 1),
+        [receive {'DOWN', Ref, process, Pid, Why} -> ?assertEqual(normal, Why) end || {Pid, Ref} <- Workers],
+        ok = ?L:delete(Name)
+    end}.
+
+reserver(Name, Stop) ->
+    try ?L:reserve(Name, k, 1, 1 bsl 40) of
+        {ok, _, Token} -> true = lists:member(?L:refund(Token), [ok, {error, expired}])
+    catch
+        error:{badarg, {limiter, unknown}} -> ok
+    end,
+    counters:get(Stop, 1) =:= 0 andalso reserver(Name, Stop).
+
 reserve_large_keys_test() ->
     with(#{limit => 10, period => 1000}, fun(N) ->
         [
@@ -308,6 +335,17 @@ scheduler_test() ->
         ?assertEqual(true, Went([a, lists:seq(1, 10000)]))
     end).
 
+%% Long lists of large keys use up their caller's time slice.
+charged_test() ->
+    with(#{limit => 5, period => 1000}, fun(N) ->
+        Entries = [{N, list_to_tuple([I | lists:seq(1, 250)]), 1} || I <- lists:seq(1, 64)],
+        {reductions, Before} = process_info(self(), reductions),
+        {allow, _} = ?L:hit_all(Entries),
+        {reductions, After} = process_info(self(), reductions),
+        %% One percent of a slice is 40; these take a third of one.
+        ?assert(After - Before >= 40)
+    end).
+
 %% Denials are told once, with the entry's key, and only what was denied.
 denials_are_told_test() ->
     fdn_test:with_telemetry(fun() ->
@@ -389,7 +427,7 @@ delete_during_hit_all_test_() ->
                 ok = ?L:delete(Goes),
                 {ok, _} = ?L:start_link(Goes, Options)
             end
-         || _ <- lists:seq(1, 60)
+         || _ <- lists:seq(1, 30)
         ],
         counters:add(Stop, 1, 1),
         Taken = lists:sum([receive {'DOWN', Ref, process, Pid, {taken, Count}} -> Count end || {Pid, Ref} <- Workers]),
