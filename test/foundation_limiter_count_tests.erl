@@ -153,6 +153,32 @@ bad_arguments_test() ->
         ?assertMatch(#{live := 0}, ?L:info(N))
     end).
 
+%% A key of any type is the same key to every call.
+keys_test() ->
+    Deep = lists:foldl(fun(_, Inner) -> [{Inner}] end, [], lists:seq(1, 100000)),
+    Keys = [
+        a, 1, -1, 1.5, 1 bsl 200, <<>>, <<1:3>>, "text", [], {}, {user, 1}, [a | b], #{a => #{b => c}}, self(), make_ref(),
+        fun() -> ok end, fun erlang:self/0, hd(erlang:ports()), Deep, binary:copy(<<"k">>, 1 bsl 20),
+        maps:from_list([{I, I} || I <- lists:seq(1, 1000)])
+    ],
+    with(#{limit => 10, period => 1000}, fun(N) ->
+        [
+            begin
+                ?assertEqual({allow, 9}, ?L:hit(N, K)),
+                ?assertEqual(3, ?L:inc(N, K, 2)),
+                ?assertEqual({allow, [6]}, ?L:hit_all([{N, K, 1}])),
+                {ok, 0, Token} = ?L:reserve(N, K, 5, 0),
+                ?assertEqual({9, 9}, {?L:get(N, K), ?L:get(N, K, 1000)}),
+                ok = ?L:refund(Token),
+                ?assertEqual({allow, 6}, ?L:peek(N, K)),
+                ?assertEqual(8, ?L:set(N, K, 1000, 8)),
+                ?assertEqual({allow, 1}, ?L:hit(N, K))
+            end
+         || K <- Keys
+        ],
+        ?assertEqual(length(Keys), maps:get(live, ?L:info(N)))
+    end).
+
 %% Keys that are hashed on a dirty scheduler, and by handle.
 large_keys_test() ->
     with_each(#{limit => 10, period => 1000}, fun(_, N) ->
