@@ -221,13 +221,14 @@ hit_all(Entries) ->
     case hit_all_nif(Entries) of
         [denied, Name, Index | RetryAfterMs] ->
             {_, Key, Cost} = lists:nth(Index, Entries),
-            {deny, _} = denied(Name, {hit, Key, preset, Cost}, RetryAfterMs),
-            {deny, Index, RetryAfterMs};
+            {deny, Ms} = denied(Name, {hit, Key, preset, Cost}, RetryAfterMs),
+            {deny, Index, Ms};
         Answer ->
             Answer
     end.
 
-%% @doc Take budget now and use it later: for callers that rather wait than be denied. `gcra' with a preset limit only.
+%% @doc Take budget now and use it later: for callers that rather wait than be denied. `gcra' with a preset limit and of local scope
+%% only (`{badarg, {limiter, not_gcra | not_local}}').
 %%
 %% `{ok, WaitMs, Token}': the cost is debited, and `WaitMs' from now, 0 to `MaxWaitMs', is when a plain {@link hit/3} would have been
 %% admitted: wait so long before you act. Who comes later waits longer. `{deny, RetryAfterMs}': the wait would be longer than
@@ -237,7 +238,7 @@ hit_all(Entries) ->
     {ok, WaitMs :: non_neg_integer(), token()} | {deny, RetryAfterMs :: non_neg_integer()}.
 reserve(Limiter, Key, Cost, MaxWaitMs) ->
     case reserve_nif(Limiter, Key, Cost, MaxWaitMs) of
-        [_ | _] = More -> more(More, {reserve, Key, Cost, MaxWaitMs});
+        [_ | _] = More -> more(More, {hit, Key, preset, Cost});
         Answer -> Answer
     end.
 
@@ -376,8 +377,6 @@ denied(Name, {hit, Key, Rule, Cost}, RetryAfterMs) when Cost > 0 ->
             #{limiter => Name, key => Key, limit => Rule, cost => Cost}
         ]),
     {deny, RetryAfterMs};
-denied(Name, {reserve, Key, Cost, _MaxWaitMs}, RetryAfterMs) ->
-    denied(Name, {hit, Key, preset, Cost}, RetryAfterMs);
 denied(_Name, _Request, RetryAfterMs) ->
     {deny, RetryAfterMs}.
 

@@ -125,7 +125,9 @@ elsewhere_test() ->
             [?assertEqual(Elsewhere, F()) || L <- [N, Handle], F <- [
                 fun() -> ?L:hit_nif(L, k) end, fun() -> ?L:hit_nif(L, k, 2) end, fun() -> ?L:hit_nif(L, k, 500, 1) end,
                 fun() -> ?L:hit_nif(L, k, 500, 2, 2) end, fun() -> ?L:peek_nif(L, k) end, fun() -> ?L:peek_nif(L, k, 500, 1) end,
-                fun() -> ?L:reset_nif(L, k) end, fun() -> ?L:reset_nif(L, k, 500) end
+                fun() -> ?L:reset_nif(L, k) end, fun() -> ?L:reset_nif(L, k, 500) end, fun() -> ?L:get_nif(L, k) end,
+                fun() -> ?L:get_nif(L, k, 1000) end, fun() -> ?L:inc_nif(L, k, 1) end, fun() -> ?L:inc_nif(L, k, 1000, 1) end,
+                fun() -> ?L:set_nif(L, k, 1000, 1) end
             ]],
             ?assertError({badarg, {cost, exceeds_burst}}, ?L:hit(N, k, 3)),
             ?assertError({badarg, {period, out_of_range}}, ?L:peek(N, k, 0, 1)),

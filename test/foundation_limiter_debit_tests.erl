@@ -372,6 +372,7 @@ not_local_test() ->
         Options = {gcra, 2, 1000, undefined, 10, evict, manual, cluster, false, undefined},
         {ok, _, created} = ?L:attach_nif(Far, Options, self()),
         ?assertError({badarg, {{entry, 2}, {limiter, not_local}}}, ?L:hit_all([{N, k, 1}, {Far, k, 1}])),
+        ?assertError({badarg, {limiter, not_local}}, ?L:reserve(Far, k, 1, 0)),
         ?assertEqual({allow, 5}, ?L:peek(N, k)),
         {ok, _} = ?L:remove_nif(Far, false)
     end).

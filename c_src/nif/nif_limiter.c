@@ -148,6 +148,10 @@ static inline call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsigned l
     uint32_t tags = fdn_limiter_config_of(t)->tags;
     if (tags != 0 && fdn_limiter_at_home(env, argv[0]))
         tags = 0;
+    if (tags & FDN_LIMITER_SCOPE && s->verb == RESERVE) {
+        *wrong = (fdn_limiter_complaint){"limiter", "not_local"};
+        return WRONG;
+    }
     if (tags & FDN_LIMITER_SCOPE)
         return with_tags(t, ELSEWHERE, out);
     switch (fdn_limiter_key(env, argv[1], fdn_limiter_secret_of(t), dirty, &hash)) {
