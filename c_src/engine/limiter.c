@@ -4,8 +4,9 @@
  * A slot is two atomic words, fingerprint F and state S. Both are 0 where it was never used, or reset; else F is a key's and S a state
  * of limiter_rule.h other than 0, or BUSY.
  *
- *   change   finds the slot by F, reads S, reads F again, decides, and replaces S by one compare-and-swap. What needs no new state (a
- *            denied hit, a question) stops before the swap. A swap that fails starts over from reading S.
+ *   change   finds the slot by F, reads S, reads F again, decides, replaces S by one compare-and-swap, and reads F a third time. What
+ *            needs no new state (a denied hit, a question) stops before the swap. A swap that fails starts over from reading S. Where
+ *            the third reading is not the key's, the key's change is still to be made: see 3.
  *   insert   holds the lock of its key's stripe, looks for the key once more (and changes it if it is there), and claims a free slot
  *            (S expired) or a victim: S -> BUSY by compare-and-swap, F := new key, S := its first state. From BUSY on it always goes
  *            through to the end, takes no lock and waits for nobody.
@@ -16,10 +17,9 @@
  *
  *   hit, take, reserve, charge    a change; where the key is absent, an insert of what the change makes of a fresh key
  *   used, and hits of cost 0      a change that stores nothing
- *   set_used                      under the lock: a change or an insert; of 0, a reset
+ *   set_used                      under the lock: a change, judged by a clock read after S, or an insert; of 0, a reset
+ *   give_back                     under the lock: a change, judged by a clock read after S
  *   reset                         a replace by nothing
- *   give_back                     under the lock: a change that is judged by a clock read after S (6); where gcra's key is at rest
- *                                 without the debit, a replace by nothing
  *   grant                         a replace or an insert; and to leases give_back is a replace, too (7)
  *
  * Why it is right:
@@ -32,10 +32,12 @@
  *     same way that of a take, a reservation, a charge). The second reading of F, after S and before the swap, makes S a state of this
  *     key: if the slot was recycled before S was read, F had already changed (F is stored before S leaves BUSY), unless it was recycled
  *     back to this key since, and then the swap fails, or S is this key's. If the slot is recycled between the second reading and the
- *     swap, S went through BUSY to the first state of another key, and the swap fails unless that state equals the S we read. It
- *     cannot, where the slot was free to take: our S then ended in the past of the newcomer's clock, and the newcomer's ends in its
- *     future. After an eviction or a reset of our key it can; then the newcomer is charged with our hit on top of its own. That errs to
- *     the strict side, as does a denial judged by a state that was another key's for a moment (recycled away and back).
+ *     swap, S went through BUSY to the first state of another key, and the swap fails unless that state equals the S we read. It does
+ *     not, where our S had ended: in the past of the newcomer's clock, while the newcomer's ends in its future. It may, where the key
+ *     lost its slot before S would have ended: evicted, reset, or by a debit given back or a count set. Then the third reading finds
+ *     the newcomer (or nobody), and the change is made over for its own key. Where that reading comes so late that the key has gone
+ *     since, it is made twice. Both err to the strict side: the newcomer, or the key, is charged once more than admitted. So does a
+ *     denial judged by a state that was another key's for a moment (recycled away and back).
  *  4. Time. The clocks are monotonic over all threads. A hit reads `now` first of all; one that goes on to insert reads it again, under
  *     the lock and after the scan that did not find the key, so that the first state of a key is never dated before the end of its
  *     previous life in the table (a thread may sleep anywhere, and the old slot be recycled meanwhile). A hit that finds its key with a
@@ -47,9 +49,10 @@
  *     by the precise one, so that their waits are exact. To a key of the coarse clock that is a `now` a little later, as another thread
  *     might have had.)
  *  6. Giving back. Of gcra, changes only ever move S up; what moves it down (reset, set_used, give_back) holds the lock of the stripe.
- *     So a swap of give_back that succeeds proves that nothing was stored between the reading of S and the swap: else S would be larger
- *     by then, and no slot comes back to the same state by way of another key, as in 3 (after an eviction it can, which is allowed to
- *     over-admit). In the other algorithms the word alone, not the time, says what may be taken out of it.
+ *     So a swap of give_back or set_used that succeeds proves that nothing was stored between the reading of S and the swap: else S
+ *     would be larger by then, and no slot comes back to the same state by way of another key, as in 3 (after an eviction it can, which
+ *     is allowed to over-admit). In the other algorithms the word alone, not the time, says what may be taken out of it. What is left
+ *     is stored as it is, not cut off at `now`, which may be ahead of the clock that the key goes by.
  *
  *     gcra: write the arrival time after the i-th stored operation as T(i) = max(T(i-1), n(i)) + c(i), n its `now` and c its amount;
  *     unrolled, T(i) = max over j <= i of n(j) + c(j) + .. + c(i). Let the debit be the k-th, and T' the same chain without it. If the
@@ -72,9 +75,9 @@
  *     ends no later than the one they were taken from; so each unit ends with its own grant, or before.
  *
  * Orderings. All accesses to F and S are seq_cst; the pairs that matter: store F -> store S (insert, replace) with load S -> load F
- * (change, 3); swap S -> BUSY with every other swap of S (1); clock -> swap of S (change) with load S -> clock (give_back, 6); the
- * stripe's mutex with itself (2, 6). On x86-64 a seq_cst load is a plain load and the swap is the only locked instruction of a hit.
- * Counters are relaxed: each lane has one writer, except lane 0, which adds atomically.
+ * and swap S -> load F (change, 3); swap S -> BUSY with every other swap of S (1); clock -> swap of S (change) with load S -> clock
+ * (give_back, 6); the stripe's mutex with itself (2, 6). On x86-64 a seq_cst load is a plain load and the swap is the only locked
+ * instruction of a hit. Counters are relaxed: each lane has one writer, except lane 0, which adds atomically.
  *
  * test/c/check_limiter_steps.c interrupts every operation at every step (fdn_step) by others; test/c/stress_limiter.c runs under TSan.
  */
@@ -111,7 +114,7 @@ bool fdn_limiter_find_settled(const fdn_limiter_place *place, fdn_limiter_slot *
     return false;
 }
 
-bool fdn_limiter_replace(fdn_limiter_slot at, uint64_t print, uint64_t state, uint64_t next)
+static bool replace(fdn_limiter_slot at, uint64_t print, uint64_t state, uint64_t next)
 {
     fdn_step(FDN_STEP_FREE);
     if (state == FDN_LIMITER_BUSY || !atomic_compare_exchange_strong(at.state, &state, FDN_LIMITER_BUSY))
@@ -128,17 +131,12 @@ bool fdn_limiter_replace(fdn_limiter_slot at, uint64_t print, uint64_t state, ui
     return true;
 }
 
-/* As fdn_limiter_change_slot, for leases: see 7. */
-static bool change_lease(const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units, uint64_t ms, fdn_limiter_slot at,
-                         uint64_t print, uint64_t now, fdn_limiter_outcome *out)
+bool fdn_limiter_exchange(const fdn_limiter *t, fdn_limiter_slot at, uint64_t print, uint64_t state, uint64_t next)
 {
-    uint64_t state = atomic_load(at.state);
+    if (next == FDN_LIMITER_FRESH || t->algorithm == FDN_LIMITER_LEASE)
+        return replace(at, print, state, next);
     fdn_step(FDN_STEP_FREE);
-    if (state == FDN_LIMITER_BUSY || atomic_load(at.print) != print)
-        return false;
-    *out = (fdn_limiter_outcome){.state = state, .now = now};
-    out->stored = change(FDN_LIMITER_LEASE, rule, units, ms, state, now, &out->next, &out->answer);
-    return !out->stored || fdn_limiter_replace(at, print, state, out->next);
+    return atomic_compare_exchange_strong(at.state, &state, next) && atomic_load(at.print) == print;
 }
 
 /* What the eight slots offer to a new key. */
@@ -239,7 +237,7 @@ static bool insert(fdn_limiter *t, fdn_limiter_stripe *s, const fdn_limiter_plac
 }
 
 fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units,
-                                              uint64_t ms, fdn_limiter_place place, bool coarse)
+                                              uint64_t ms, fdn_limiter_place place, bool precise)
 {
     fdn_limiter_stripe *s = &t->stripes[place.print % FDN_LIMITER_STRIPES];
     fdn_limiter_outcome out;
@@ -250,20 +248,15 @@ fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_
     for (;; wait_a_little(&spins)) {
         fdn_limiter_slot at;
         bool found = fdn_limiter_find_settled(&place, &at);
+        out = (fdn_limiter_outcome){.state = found ? atomic_load(at.state) : FDN_LIMITER_FRESH};
         fdn_step(FDN_STEP_FREE);
-        /* After the scan: see 4. */
-        uint64_t now = fdn_limiter_read_clock(t, coarse);
-        fdn_step(FDN_STEP_FREE);
-        if (found) {
-            if (t->algorithm == FDN_LIMITER_LEASE
-                    ? change_lease(rule, change, units, ms, at, place.print, now, &out)
-                    : fdn_limiter_change_slot(t->algorithm, rule, change, units, ms, at, place.print, now, &out))
-                break;
+        if (found && (out.state == FDN_LIMITER_BUSY || atomic_load(at.print) != place.print))
             continue;
-        }
-        out = (fdn_limiter_outcome){.state = FDN_LIMITER_FRESH, .now = now};
-        out.stored = change(t->algorithm, rule, units, ms, FDN_LIMITER_FRESH, now, &out.next, &out.answer);
-        if (!out.stored || insert(t, s, &place, &out))
+        /* After the scan, and after the state: see 4 and 6. */
+        out.now = fdn_limiter_read_clock(t, !precise && fdn_limiter_uses_coarse(t, rule));
+        fdn_step(FDN_STEP_FREE);
+        out.stored = change(t->algorithm, rule, units, ms, out.state, out.now, &out.next, &out.answer);
+        if (!out.stored || (found ? fdn_limiter_exchange(t, at, place.print, out.state, out.next) : insert(t, s, &place, &out)))
             break;
     }
     pthread_mutex_unlock(&s->lock);
@@ -277,10 +270,9 @@ fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_
     static FDN_NOINLINE fdn_limiter_answer hit_##ALGORITHM(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, \
                                                            uint64_t cost)                                                              \
     {                                                                                                                                  \
-        bool coarse = fdn_limiter_uses_coarse(t, rule);                                                                                \
         fdn_limiter_outcome out =                                                                                                      \
-            fdn_limiter_change_key(t, FDN_LIMITER_##ALGORITHM, rule, fdn_limiter_hit_change, cost, 0, hash, coarse);                   \
-        return fdn_limiter_counted(t, FDN_LIMITER_##ALGORITHM, lane, rule, coarse, cost, out.answer);                                  \
+            fdn_limiter_change_key(t, FDN_LIMITER_##ALGORITHM, rule, fdn_limiter_hit_change, cost, 0, hash, false);                    \
+        return fdn_limiter_counted(t, FDN_LIMITER_##ALGORITHM, lane, rule, fdn_limiter_uses_coarse(t, rule), cost, out.answer);        \
     }
 FORM(GCRA)
 FORM(FIXED_WINDOW)
@@ -310,7 +302,7 @@ bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash)
     pthread_mutex_lock(&s->lock);
     fdn_step(FDN_STEP_LOCKED);
     while (!consumed && fdn_limiter_find_settled(&place, &at))
-        consumed = fdn_limiter_replace(at, place.print, atomic_load(at.state), FDN_LIMITER_FRESH);
+        consumed = fdn_limiter_exchange(t, at, place.print, atomic_load(at.state), FDN_LIMITER_FRESH);
     pthread_mutex_unlock(&s->lock);
     return consumed;
 }

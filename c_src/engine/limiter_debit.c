@@ -124,7 +124,7 @@ static bool grant_closed(fdn_limiter_algorithm algorithm, const fdn_limiter_rule
     return grant_change(rule, units, ttl_ms, state, now_ns, true, next, answer);
 }
 
-/* What the state becomes when the debit is given back at `now`. The same: nothing of it is left. gcra: 0 where the key is at rest. */
+/* What the state becomes when the debit is given back at `now`. The same: nothing of it is left. */
 static uint64_t without(fdn_limiter_algorithm algorithm, const fdn_limiter_debit *debit, uint64_t state, uint64_t now_ns)
 {
     uint64_t now_ms = now_ns / FDN_NS_PER_MS;
@@ -132,8 +132,9 @@ static uint64_t without(fdn_limiter_algorithm algorithm, const fdn_limiter_debit
         uint64_t now = now_ns * 16, gone = now > debit->mark ? now - debit->mark : 0;
         if (state <= now || debit->amount <= gone)
             return state;
+        /* Not to be cut off at `now`: the key may go by a clock that is behind. */
         uint64_t back = debit->amount - gone;
-        return state - now > back ? state - back : 0;
+        return state > back ? state - back : FDN_LIMITER_FRESH;
     }
     if (algorithm == FDN_LIMITER_FIXED_WINDOW) {
         bool same = state >> 24 == debit->mark && debit->mark > now_ms;
@@ -162,8 +163,7 @@ static uint64_t without(fdn_limiter_algorithm algorithm, const fdn_limiter_debit
 fdn_limiter_answer fdn_limiter_take(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost,
                                     fdn_limiter_debit *debit)
 {
-    bool coarse = fdn_limiter_uses_coarse(t, rule);
-    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, fdn_limiter_hit_change, cost, 0, hash, coarse);
+    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, fdn_limiter_hit_change, cost, 0, hash, false);
     *debit = (fdn_limiter_debit){0};
     if (out.stored) {
         *debit = (fdn_limiter_debit){fdn_limiter_print_of(hash, rule->period_ms), cost, out.next >> 24, rule->period_ms};
@@ -174,14 +174,14 @@ fdn_limiter_answer fdn_limiter_take(fdn_limiter *t, unsigned lane, const fdn_lim
             debit->mark = fdn_limiter_sliding_mark(out.next, rule->period_ms);
         }
     }
-    return fdn_limiter_counted(t, t->algorithm, lane, rule, coarse, cost, out.answer);
+    return fdn_limiter_counted(t, t->algorithm, lane, rule, fdn_limiter_uses_coarse(t, rule), cost, out.answer);
 }
 
 fdn_limiter_answer fdn_limiter_reserve(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost,
                                        uint64_t max_wait_ms, fdn_limiter_debit *debit)
 {
     /* By the precise clock, so that waits are exact. */
-    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, reserve_change, cost, max_wait_ms, hash, false);
+    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, reserve_change, cost, max_wait_ms, hash, true);
     *debit = (fdn_limiter_debit){0};
     if (out.stored)
         *debit = (fdn_limiter_debit){fdn_limiter_print_of(hash, rule->period_ms), cost * rule->emission,
@@ -209,9 +209,7 @@ bool fdn_limiter_give_back(fdn_limiter *t, const fdn_limiter_debit *debit)
         uint64_t next = without(t->algorithm, debit, state, fdn_limiter_read_clock(t, false));
         left = next != state;
         fdn_step(FDN_STEP_FREE);
-        bool claim = next == FDN_LIMITER_FRESH || t->algorithm == FDN_LIMITER_LEASE;
-        if (left)
-            given = claim ? fdn_limiter_replace(at, debit->print, state, next) : atomic_compare_exchange_strong(at.state, &state, next);
+        given = left && fdn_limiter_exchange(t, at, debit->print, state, next);
     }
     pthread_mutex_unlock(&s->lock);
     return given;
@@ -228,8 +226,7 @@ uint64_t fdn_limiter_charge(fdn_limiter *t, const fdn_limiter_rule *rule, uint64
 {
     if (!countable(t, rule))
         return 0;
-    bool coarse = fdn_limiter_uses_coarse(t, rule);
-    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, charge_change, n, 0, hash, coarse);
+    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, charge_change, n, 0, hash, false);
     return out.full ? 0 : out.answer.value;
 }
 
@@ -248,18 +245,17 @@ void fdn_limiter_set_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t
     }
     /* Under the lock, as all that takes consumption away: see 6 in limiter.c. */
     fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
-    (void)fdn_limiter_change_locked(t, rule, set_change, count, 0, place, fdn_limiter_uses_coarse(t, rule));
+    (void)fdn_limiter_change_locked(t, rule, set_change, count, 0, place, false);
 }
 
 /* ---- leases --------------------------------------------------------------------------------------------------------------------- */
 
 bool fdn_limiter_grant(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t units, uint64_t ttl_ms, bool closed)
 {
-    bool coarse = fdn_limiter_uses_coarse(t, rule);
-    uint64_t late = coarse ? t->tick_ms : 0; /* the clock, at the end, and this one need not be now */
+    uint64_t late = fdn_limiter_uses_coarse(t, rule) ? t->tick_ms : 0; /* the clock, at the end, and this one need not be now */
     if (t->algorithm != FDN_LIMITER_LEASE || ttl_ms <= late)
         return false;
     ttl_ms = lesser(ttl_ms - late, FDN_LIMITER_MAX_PERIOD_MS);
     fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
-    return fdn_limiter_change_locked(t, rule, closed ? grant_closed : grant_open, units, ttl_ms, place, coarse).stored;
+    return fdn_limiter_change_locked(t, rule, closed ? grant_closed : grant_open, units, ttl_ms, place, false).stored;
 }

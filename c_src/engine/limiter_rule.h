@@ -47,6 +47,10 @@
 
 #include "base/fdn_clock.h"
 
+/* Where the compiler's own judgement costs a hit some nanoseconds. */
+#define FDN_INLINE inline __attribute__((always_inline))
+#define FDN_NOINLINE __attribute__((noinline))
+
 typedef enum { FDN_LIMITER_GCRA, FDN_LIMITER_FIXED_WINDOW, FDN_LIMITER_SLIDING_WINDOW, FDN_LIMITER_LEASE } fdn_limiter_algorithm;
 
 /* Which argument lies outside its range; 0: none. */
@@ -226,7 +230,7 @@ typedef struct {
     uint64_t ahead_ms;          /* until it begins: 0 but for a `now` that is older than the word */
 } fdn_limiter_windows;
 
-static inline fdn_limiter_windows fdn_limiter_windows_at(uint64_t period_ms, uint64_t state, uint64_t now_ns)
+static FDN_INLINE fdn_limiter_windows fdn_limiter_windows_at(uint64_t period_ms, uint64_t state, uint64_t now_ns)
 {
     unsigned shift = fdn_limiter_sliding_shift(period_ms), bits = fdn_limiter_sliding_count_bits(shift);
     uint64_t now = now_ns / FDN_NS_PER_MS, most = (1ULL << bits) - 1, up = (1ULL << shift) - 1;
@@ -275,8 +279,8 @@ static inline uint64_t fdn_limiter_windows_wait(const fdn_limiter_windows *w, co
     return w->ahead_ms + w->left_ms + rule->period_ms - room * rule->period_ms / w->current;
 }
 
-static inline bool fdn_limiter_sliding_window(const fdn_limiter_rule *rule, uint64_t state, uint64_t now_ns, uint64_t cost,
-                                              uint64_t *next, uint64_t *value)
+static FDN_INLINE bool fdn_limiter_sliding_window(const fdn_limiter_rule *rule, uint64_t state, uint64_t now_ns, uint64_t cost,
+                                                  uint64_t *next, uint64_t *value)
 {
     fdn_limiter_windows w = fdn_limiter_windows_at(rule->period_ms, state, now_ns);
     uint64_t used = fdn_limiter_windows_used(&w, rule->period_ms), all = rule->units * rule->period_ms;
@@ -309,8 +313,8 @@ static inline bool fdn_limiter_lease(uint64_t state, uint64_t now_ns, uint64_t c
  * which the same hit is admitted if nobody else comes in between (a rule of limit 0: its period, though it will deny then too).
  * Cost 0 asks without taking: allowed where a hit of cost 1 would be, *value is what remains now; *next is not to be stored.
  */
-static inline bool fdn_limiter_decide(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *rule, uint64_t state, uint64_t now_ns,
-                                      uint64_t cost, uint64_t *next, uint64_t *value)
+static FDN_INLINE bool fdn_limiter_decide(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *rule, uint64_t state,
+                                          uint64_t now_ns, uint64_t cost, uint64_t *next, uint64_t *value)
 {
     if (rule->units == 0) {
         *value = rule->period_ms;

@@ -11,10 +11,6 @@
 #include "base/fdn_atomic.h"
 #include "engine/limiter.h"
 
-/* Where the compiler's own judgement costs a hit some nanoseconds. */
-#define FDN_INLINE inline __attribute__((always_inline))
-#define FDN_NOINLINE __attribute__((noinline))
-
 #define FDN_LIMITER_SLOTS 4 /* a bucket */
 #define FDN_LIMITER_STRIPES 64
 #define FDN_LIMITER_BUSY FDN_LIMITER_NEVER /* the state of a slot that is changing hands */
@@ -170,7 +166,7 @@ static FDN_INLINE fdn_limiter_place fdn_limiter_place_of(const fdn_limiter *t, u
     return (fdn_limiter_place){print, {first, second}};
 }
 
-/* Change the state in a slot that showed the key. False: it is changing hands, or has. */
+/* Change the state in a slot that showed the key. False: it is changing hands, or has, and nothing is done to the key. */
 static FDN_INLINE bool fdn_limiter_change_slot(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *rule,
                                                fdn_limiter_change *change, uint64_t units, uint64_t ms, fdn_limiter_slot at,
                                                uint64_t print, uint64_t now, fdn_limiter_outcome *out)
@@ -184,42 +180,44 @@ static FDN_INLINE bool fdn_limiter_change_slot(fdn_limiter_algorithm algorithm, 
         out->now = now;
         out->full = false;
         fdn_step(FDN_STEP_FREE);
-        if (!out->stored || atomic_compare_exchange_strong(at.state, &state, out->next))
+        if (!out->stored)
             return true;
+        if (atomic_compare_exchange_strong(at.state, &state, out->next))
+            return atomic_load(at.print) == print;
     }
 }
 
 /*
- * limiter.c. The same under the lock of the key's stripe, where the key is inserted if it is absent. A lease that is there is changed
- * by way of a claim.
+ * limiter.c. The same under the lock of the key's stripe, where the key is inserted if it is absent. What is there is judged by a clock
+ * that was read after it; a lease is changed by way of a claim.
  */
 fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units,
-                                              uint64_t ms, fdn_limiter_place place, bool coarse);
+                                              uint64_t ms, fdn_limiter_place place, bool precise);
 
 /* The same wherever the key is. `algorithm` is the table's, a constant where that makes a shorter way. */
 static FDN_INLINE fdn_limiter_outcome fdn_limiter_change_key(fdn_limiter *t, fdn_limiter_algorithm algorithm,
                                                              const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units,
-                                                             uint64_t ms, uint64_t hash, bool coarse)
+                                                             uint64_t ms, uint64_t hash, bool precise)
 {
     fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
-    uint64_t now = fdn_limiter_read_clock(t, coarse);
+    uint64_t now = fdn_limiter_read_clock(t, !precise && fdn_limiter_uses_coarse(t, rule));
     fdn_limiter_outcome out;
     fdn_limiter_slot at;
     fdn_step(FDN_STEP_FREE);
     if ((fdn_limiter_find_in(place.pair[0], place.print, &at) || fdn_limiter_find_in(place.pair[1], place.print, &at)) &&
         fdn_limiter_change_slot(algorithm, rule, change, units, ms, at, place.print, now, &out))
         return out;
-    return fdn_limiter_change_locked(t, rule, change, units, ms, place, coarse);
+    return fdn_limiter_change_locked(t, rule, change, units, ms, place, precise);
 }
 
 /* limiter.c. Find the key in its place, under its stripe's lock: while that is held, "not found" stays true. */
 bool fdn_limiter_find_settled(const fdn_limiter_place *place, fdn_limiter_slot *out);
 
 /*
- * limiter.c. Replace `state` in the key's slot by way of a claim, under the lock of its stripe; by FDN_LIMITER_FRESH, make the slot a
- * free one. False: it is not, or no longer, the key's slot in this state.
+ * limiter.c. Put `next` in the place of `state` in the key's slot, under its stripe's lock; in the place of a lease by way of a claim.
+ * FDN_LIMITER_FRESH: the slot becomes a free one. False: it is not, or no longer, the key's slot in this state.
  */
-bool fdn_limiter_replace(fdn_limiter_slot at, uint64_t print, uint64_t state, uint64_t next);
+bool fdn_limiter_exchange(const fdn_limiter *t, fdn_limiter_slot at, uint64_t print, uint64_t state, uint64_t next);
 
 /* The answer of a hit, counted, as its caller is to see it. */
 static FDN_INLINE fdn_limiter_answer fdn_limiter_counted(fdn_limiter *t, fdn_limiter_algorithm algorithm, unsigned lane,
