@@ -44,10 +44,8 @@
  *     `now` older than the state is judged as if the state were in force, which is stricter. One that finds its key at rest restarts it
  *     from its own `now`, and the swap proves that nobody consumed anything since (though somebody may have asked meanwhile, and been
  *     told that the budget is whole).
- *  5. A slot is recycled when its state is expired by a clock that is not ahead of the one its own key uses: all tables but those of
- *     clock `precise` and `manual` judge this by the coarse clock, which never runs ahead of the precise one. (Reservations always go
- *     by the precise one, so that their waits are exact. To a key of the coarse clock that is a `now` a little later, as another thread
- *     might have had.)
+ *  5. A slot is recycled when its state is expired by a clock that is not ahead of the one its own key uses: tables of clock `auto`
+ *     judge this by the coarse clock, which never runs ahead of the precise one.
  *  6. Giving back. Of gcra, changes only ever move S up; what moves it down (reset, set_used, give_back) holds the lock of the stripe.
  *     So a swap of give_back or set_used that succeeds proves that nothing was stored between the reading of S and the swap: else S
  *     would be larger by then, and no slot comes back to the same state by way of another key, as in 3 (after an eviction it can, which
@@ -237,7 +235,7 @@ static bool insert(fdn_limiter *t, fdn_limiter_stripe *s, const fdn_limiter_plac
 }
 
 fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units,
-                                              uint64_t ms, fdn_limiter_place place, bool precise)
+                                              uint64_t ms, fdn_limiter_place place)
 {
     fdn_limiter_stripe *s = &t->stripes[place.print % FDN_LIMITER_STRIPES];
     fdn_limiter_outcome out;
@@ -253,7 +251,7 @@ fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_
         if (found && (out.state == FDN_LIMITER_BUSY || atomic_load(at.print) != place.print))
             continue;
         /* After the scan, and after the state: see 4 and 6. */
-        out.now = fdn_limiter_read_clock(t, !precise && fdn_limiter_uses_coarse(t, rule));
+        out.now = fdn_limiter_read_clock(t, fdn_limiter_uses_coarse(t, rule));
         fdn_step(FDN_STEP_FREE);
         out.stored = change(t->algorithm, rule, units, ms, out.state, out.now, &out.next, &out.answer);
         if (!out.stored || (found ? fdn_limiter_exchange(t, at, place.print, out.state, out.next) : insert(t, s, &place, &out)))
@@ -270,8 +268,7 @@ fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_
     static FDN_NOINLINE fdn_limiter_answer hit_##ALGORITHM(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, \
                                                            uint64_t cost)                                                              \
     {                                                                                                                                  \
-        fdn_limiter_outcome out =                                                                                                      \
-            fdn_limiter_change_key(t, FDN_LIMITER_##ALGORITHM, rule, fdn_limiter_hit_change, cost, 0, hash, false);                    \
+        fdn_limiter_outcome out = fdn_limiter_change_key(t, FDN_LIMITER_##ALGORITHM, rule, fdn_limiter_hit_change, cost, 0, hash);     \
         return fdn_limiter_counted(t, FDN_LIMITER_##ALGORITHM, lane, rule, fdn_limiter_uses_coarse(t, rule), cost, out.answer);        \
     }
 FORM(GCRA)

@@ -149,6 +149,7 @@ fdn_limiter_answer fdn_limiter_take(fdn_limiter *t, unsigned lane, const fdn_lim
  * A hit that may wait for its turn, of a gcra table (any other one denies). Allowed: the budget is taken, and the hit conforms in
  * `value` ms, which is at most max_wait_ms (0: now). Denied: nothing is taken, and the same call is admitted after `value` ms. Cost 0
  * asks what cost 1 would be answered. Waits are below FDN_LIMITER_MAX_WAIT_MS; a longer max_wait_ms is as good.
+ * A coarse clock makes them up to a tick longer than need be.
  */
 fdn_limiter_answer fdn_limiter_reserve(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost,
                                        uint64_t max_wait_ms, fdn_limiter_debit *debit);

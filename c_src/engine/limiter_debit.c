@@ -163,7 +163,7 @@ static uint64_t without(fdn_limiter_algorithm algorithm, const fdn_limiter_debit
 fdn_limiter_answer fdn_limiter_take(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost,
                                     fdn_limiter_debit *debit)
 {
-    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, fdn_limiter_hit_change, cost, 0, hash, false);
+    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, fdn_limiter_hit_change, cost, 0, hash);
     *debit = (fdn_limiter_debit){0};
     if (out.stored) {
         *debit = (fdn_limiter_debit){fdn_limiter_print_of(hash, rule->period_ms), cost, out.next >> 24, rule->period_ms};
@@ -180,13 +180,12 @@ fdn_limiter_answer fdn_limiter_take(fdn_limiter *t, unsigned lane, const fdn_lim
 fdn_limiter_answer fdn_limiter_reserve(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost,
                                        uint64_t max_wait_ms, fdn_limiter_debit *debit)
 {
-    /* By the precise clock, so that waits are exact. */
-    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, reserve_change, cost, max_wait_ms, hash, true);
+    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, reserve_change, cost, max_wait_ms, hash);
     *debit = (fdn_limiter_debit){0};
     if (out.stored)
         *debit = (fdn_limiter_debit){fdn_limiter_print_of(hash, rule->period_ms), cost * rule->emission,
                                      greater(out.state, out.now * 16), rule->period_ms};
-    return fdn_limiter_counted(t, t->algorithm, lane, rule, false, cost, out.answer);
+    return fdn_limiter_counted(t, t->algorithm, lane, rule, fdn_limiter_uses_coarse(t, rule), cost, out.answer);
 }
 
 bool fdn_limiter_give_back(fdn_limiter *t, const fdn_limiter_debit *debit)
@@ -205,8 +204,8 @@ bool fdn_limiter_give_back(fdn_limiter *t, const fdn_limiter_debit *debit)
         fdn_step(FDN_STEP_FREE);
         if (state == FDN_LIMITER_BUSY || atomic_load(at.print) != debit->print)
             continue;
-        /* After the state, and by the precise clock: no hit that is in the state was dated later. See 6 in limiter.c. */
-        uint64_t next = without(t->algorithm, debit, state, fdn_limiter_read_clock(t, false));
+        /* After the state, and by a clock that is not behind any that the key went by: nothing in the state is dated later (6). */
+        uint64_t next = without(t->algorithm, debit, state, fdn_limiter_read_clock(t, fdn_limiter_all_coarse(t, debit->period_ms)));
         left = next != state;
         fdn_step(FDN_STEP_FREE);
         given = left && fdn_limiter_exchange(t, at, debit->print, state, next);
@@ -226,7 +225,7 @@ uint64_t fdn_limiter_charge(fdn_limiter *t, const fdn_limiter_rule *rule, uint64
 {
     if (!countable(t, rule))
         return 0;
-    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, charge_change, n, 0, hash, false);
+    fdn_limiter_outcome out = fdn_limiter_change_key(t, t->algorithm, rule, charge_change, n, 0, hash);
     return out.full ? 0 : out.answer.value;
 }
 
@@ -245,7 +244,7 @@ void fdn_limiter_set_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t
     }
     /* Under the lock, as all that takes consumption away: see 6 in limiter.c. */
     fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
-    (void)fdn_limiter_change_locked(t, rule, set_change, count, 0, place, false);
+    (void)fdn_limiter_change_locked(t, rule, set_change, count, 0, place);
 }
 
 /* ---- leases --------------------------------------------------------------------------------------------------------------------- */
@@ -257,5 +256,5 @@ bool fdn_limiter_grant(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t ha
         return false;
     ttl_ms = lesser(ttl_ms - late, FDN_LIMITER_MAX_PERIOD_MS);
     fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
-    return fdn_limiter_change_locked(t, rule, closed ? grant_closed : grant_open, units, ttl_ms, place, false).stored;
+    return fdn_limiter_change_locked(t, rule, closed ? grant_closed : grant_open, units, ttl_ms, place).stored;
 }

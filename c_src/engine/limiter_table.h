@@ -70,6 +70,14 @@ static inline bool fdn_limiter_uses_coarse(const fdn_limiter *t, const fdn_limit
     return rule == &t->preset ? t->preset_coarse : rule->period_ms >= t->coarse_from_ms;
 }
 
+/* Whether every operation on keys of this period goes by the coarse clock, under whatever rule. */
+static inline bool fdn_limiter_all_coarse(const fdn_limiter *t, uint64_t period_ms)
+{
+    if (t->clock != FDN_LIMITER_AUTO)
+        return t->clock == FDN_LIMITER_COARSE;
+    return period_ms >= t->coarse_from_ms && (period_ms != t->preset.period_ms || t->preset_coarse);
+}
+
 static inline uint64_t fdn_limiter_read_clock(fdn_limiter *t, bool coarse)
 {
     if (t->clock == FDN_LIMITER_MANUAL)
@@ -80,7 +88,7 @@ static inline uint64_t fdn_limiter_read_clock(fdn_limiter *t, bool coarse)
 /* The clock by which other keys' slots are found expired: see 5 in limiter.c. */
 static inline uint64_t fdn_limiter_recycling_clock(fdn_limiter *t, uint64_t now)
 {
-    return t->clock == FDN_LIMITER_AUTO || t->clock == FDN_LIMITER_COARSE ? fdn_clock_coarse_ns() - t->epoch_ns : now;
+    return t->clock == FDN_LIMITER_AUTO ? fdn_clock_coarse_ns() - t->epoch_ns : now;
 }
 
 /* Twice as many slots as keys; a few buckets more, for the larger variance of small tables. Files depend on it. */
@@ -192,22 +200,22 @@ static FDN_INLINE bool fdn_limiter_change_slot(fdn_limiter_algorithm algorithm, 
  * that was read after it; a lease is changed by way of a claim.
  */
 fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units,
-                                              uint64_t ms, fdn_limiter_place place, bool precise);
+                                              uint64_t ms, fdn_limiter_place place);
 
 /* The same wherever the key is. `algorithm` is the table's, a constant where that makes a shorter way. */
 static FDN_INLINE fdn_limiter_outcome fdn_limiter_change_key(fdn_limiter *t, fdn_limiter_algorithm algorithm,
                                                              const fdn_limiter_rule *rule, fdn_limiter_change *change, uint64_t units,
-                                                             uint64_t ms, uint64_t hash, bool precise)
+                                                             uint64_t ms, uint64_t hash)
 {
     fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
-    uint64_t now = fdn_limiter_read_clock(t, !precise && fdn_limiter_uses_coarse(t, rule));
+    uint64_t now = fdn_limiter_read_clock(t, fdn_limiter_uses_coarse(t, rule));
     fdn_limiter_outcome out;
     fdn_limiter_slot at;
     fdn_step(FDN_STEP_FREE);
     if ((fdn_limiter_find_in(place.pair[0], place.print, &at) || fdn_limiter_find_in(place.pair[1], place.print, &at)) &&
         fdn_limiter_change_slot(algorithm, rule, change, units, ms, at, place.print, now, &out))
         return out;
-    return fdn_limiter_change_locked(t, rule, change, units, ms, place, precise);
+    return fdn_limiter_change_locked(t, rule, change, units, ms, place);
 }
 
 /* limiter.c. Find the key in its place, under its stripe's lock: while that is held, "not found" stays true. */
