@@ -269,7 +269,7 @@ fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_
                                                            uint64_t cost)                                                              \
     {                                                                                                                                  \
         fdn_limiter_outcome out = fdn_limiter_change_key(t, FDN_LIMITER_##ALGORITHM, rule, fdn_limiter_hit_change, cost, 0, hash);     \
-        return fdn_limiter_counted(t, FDN_LIMITER_##ALGORITHM, lane, rule, fdn_limiter_uses_coarse(t, rule), cost, out.answer);        \
+        return fdn_limiter_counted(t, FDN_LIMITER_##ALGORITHM, lane, rule, cost, out.answer);                                          \
     }
 FORM(GCRA)
 FORM(FIXED_WINDOW)

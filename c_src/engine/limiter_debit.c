@@ -174,7 +174,7 @@ fdn_limiter_answer fdn_limiter_take(fdn_limiter *t, unsigned lane, const fdn_lim
             debit->mark = fdn_limiter_sliding_mark(out.next, rule->period_ms);
         }
     }
-    return fdn_limiter_counted(t, t->algorithm, lane, rule, fdn_limiter_uses_coarse(t, rule), cost, out.answer);
+    return fdn_limiter_counted(t, t->algorithm, lane, rule, cost, out.answer);
 }
 
 fdn_limiter_answer fdn_limiter_reserve(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost,
@@ -185,7 +185,7 @@ fdn_limiter_answer fdn_limiter_reserve(fdn_limiter *t, unsigned lane, const fdn_
     if (out.stored)
         *debit = (fdn_limiter_debit){fdn_limiter_print_of(hash, rule->period_ms), cost * rule->emission,
                                      greater(out.state, out.now * 16), rule->period_ms};
-    return fdn_limiter_counted(t, t->algorithm, lane, rule, fdn_limiter_uses_coarse(t, rule), cost, out.answer);
+    return fdn_limiter_counted(t, t->algorithm, lane, rule, cost, out.answer);
 }
 
 bool fdn_limiter_give_back(fdn_limiter *t, const fdn_limiter_debit *debit)

@@ -120,16 +120,6 @@ static inline uint64_t fdn_limiter_second_place(uint64_t print, uint64_t count, 
     return second + 1 < count ? second + 1 : 0;
 }
 
-static inline fdn_limiter_bucket *fdn_limiter_first_bucket(const fdn_limiter *t, uint64_t print)
-{
-    return &t->buckets[fdn_limiter_first_place(print, t->bucket_count)];
-}
-
-static inline fdn_limiter_bucket *fdn_limiter_second_bucket(const fdn_limiter *t, uint64_t print, const fdn_limiter_bucket *first)
-{
-    return &t->buckets[fdn_limiter_second_place(print, t->bucket_count, (uint64_t)(first - t->buckets))];
-}
-
 static inline bool fdn_limiter_find_in(fdn_limiter_bucket *b, uint64_t print, fdn_limiter_slot *out)
 {
     for (int i = 0; i < FDN_LIMITER_SLOTS; i++) {
@@ -167,11 +157,11 @@ typedef struct {
 
 static FDN_INLINE fdn_limiter_place fdn_limiter_place_of(const fdn_limiter *t, uint64_t print)
 {
-    fdn_limiter_bucket *first = fdn_limiter_first_bucket(t, print);
-    __builtin_prefetch(first);
-    fdn_limiter_bucket *second = fdn_limiter_second_bucket(t, print, first);
-    __builtin_prefetch(second);
-    return (fdn_limiter_place){print, {first, second}};
+    uint64_t first = fdn_limiter_first_place(print, t->bucket_count);
+    __builtin_prefetch(&t->buckets[first]);
+    uint64_t second = fdn_limiter_second_place(print, t->bucket_count, first);
+    __builtin_prefetch(&t->buckets[second]);
+    return (fdn_limiter_place){print, {&t->buckets[first], &t->buckets[second]}};
 }
 
 /* Change the state in a slot that showed the key. False: it is changing hands, or has, and nothing is done to the key. */
@@ -229,11 +219,11 @@ bool fdn_limiter_exchange(const fdn_limiter *t, fdn_limiter_slot at, uint64_t pr
 
 /* The answer of a hit, counted, as its caller is to see it. */
 static FDN_INLINE fdn_limiter_answer fdn_limiter_counted(fdn_limiter *t, fdn_limiter_algorithm algorithm, unsigned lane,
-                                                         const fdn_limiter_rule *rule, bool coarse, uint64_t cost,
-                                                         fdn_limiter_answer answer)
+                                                         const fdn_limiter_rule *rule, uint64_t cost, fdn_limiter_answer answer)
 {
     /* The caller may read the coarse clock just after a tick and come back just before one. */
-    if (!answer.allowed && coarse && rule->units != 0 && (algorithm != FDN_LIMITER_LEASE || answer.value != FDN_LIMITER_ASK))
+    if (!answer.allowed && rule->units != 0 && (algorithm != FDN_LIMITER_LEASE || answer.value != FDN_LIMITER_ASK) &&
+        fdn_limiter_uses_coarse(t, rule))
         answer.value += t->tick_ms;
 #ifndef FDN_LIMITER_UNCOUNTED /* bench/hits.c */
     if (cost != 0) {
