@@ -116,7 +116,7 @@ int fdn_limiter_open(const fdn_limiter_config *config, const char *path, const f
     fdn_limiter_rule preset;
     *out = NULL;
     *why = (fdn_limiter_opening){0};
-    *fit = check(config, &preset);
+    *fit = config->algorithm == FDN_LIMITER_LEASE ? FDN_LIMITER_BAD_ALGORITHM : check(config, &preset); /* a lease ends with its node */
     if (*fit != FDN_LIMITER_FITS)
         return FDN_EINVAL;
     fdn_limiter *t = allocate(config, &preset, 0);

@@ -160,6 +160,8 @@ START_TEST(what_may_differ_and_what_not)
     OK(try_open(path, &other));
     other.capacity = 0;
     refused_and_left(path, &other, FDN_EINVAL);
+    other = (fdn_limiter_config){.capacity = 100, .algorithm = FDN_LIMITER_LEASE};
+    refused_and_left(path, &other, FDN_EINVAL);
 }
 END_TEST
 
