@@ -249,6 +249,32 @@ defmodule Foundation.Native.Limiter.HammerTest do
       assert Limiter.delete(Plain) == :ok
     end
 
+    test "options of the limiter are options of the module" do
+      file =
+        Path.join(
+          System.tmp_dir!(),
+          "fdn-hammer-#{System.pid()}-#{System.unique_integer([:positive])}"
+        )
+
+      on_exit(fn -> File.rm(file) end)
+
+      [{module, _}] =
+        Code.compile_string("""
+        defmodule #{inspect(__MODULE__)}.Kept do
+          use Foundation.Native.Limiter, algorithm: :token_bucket, capacity: 10
+        end
+        """)
+
+      options = [persist: file, telemetry: true]
+      start_supervised!({module, options})
+      assert %{capacity: 10, telemetry: true, algorithm: :gcra} = Limiter.info(module)
+      assert module.hit("key", 1, 3600, 3600) == {:allow, 0}
+      :ok = stop_supervised!(module)
+      # A restart forgets nothing.
+      start_supervised!({module, options})
+      assert {:deny, _} = module.hit("key", 1, 3600, 3600)
+    end
+
     test "what cannot be is an error" do
       assert Plain.start_link(before_clean: &IO.inspect/2) ==
                {:error, {:badarg, {:before_clean, :unknown_option}}}
