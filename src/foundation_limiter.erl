@@ -270,8 +270,9 @@ get(Limiter, Key, PeriodMs) ->
 %% @doc Count N units under the preset period, whatever the limit says, and give the new count.
 %%
 %% N is at most what the algorithm can count: 16777214 with `fixed_window', the largest limit of the period with `sliding_window', what
-%% comes back within 4.5 years with `gcra' (else `{badarg, {n, out_of_range}}'); a count stops there, too. Concurrent hits and counts
-%% are never lost. Where the table is full, and `on_full' is not `evict', nothing is counted, and the answer is 0.
+%% comes back within 4.5 years with `gcra' (else `{badarg, {n, out_of_range}}'). A count stops there, too, that of `gcra' at twice as
+%% much. Concurrent hits and counts are never lost. Where the table is full, and `on_full' is not `evict', nothing is counted, and the
+%% answer is 0.
 -spec inc(limiter(), key(), N :: non_neg_integer()) -> Count :: non_neg_integer().
 inc(Limiter, Key, N) ->
     case inc_nif(Limiter, Key, N) of
@@ -315,9 +316,9 @@ reset(Limiter, Key, PeriodMs) ->
 %% @doc Options and figures of a limiter.
 %%
 %% `live' keys with consumed budget; `slots'; `bytes' once every slot was used (a capacity of 131072 to 8 million keys takes them from
-%% the system at once, in huge pages where it has such); hits `allowed' and `denied'; `full': hits that found no free slot; `evicted'
-%% entries; `clock_in_use' of the preset limit; `now': ms since the table was made; `owner': pid, or `undefined' while it is dead. Looks
-%% at every slot, on a dirty scheduler: about 1 ms for each 100000 keys of capacity.
+%% the system at once, in huge pages where it has such); hits `allowed' (also those that were given back) and `denied'; `full': hits
+%% that found no free slot; `evicted' entries; `clock_in_use' of the preset limit; `now': ms since the table was made; `owner': pid, or
+%% `undefined' while it is dead. Looks at every slot, on a dirty scheduler: about 1 ms for each 100000 keys of capacity.
 -spec info(limiter()) -> #{atom() => term()}.
 info(_Limiter) ->
     erlang:nif_error(not_loaded).

@@ -140,7 +140,12 @@ calls(N, K) ->
         {'peek/2', fun() -> ?L:peek(N, K) end},
         {'peek/4', fun() -> ?L:peek(N, K, 1000, 10) end},
         {'reset/2', fun() -> ?L:reset(N, K) end},
-        {'reset/3', fun() -> ?L:reset(N, K, 1000) end}
+        {'reset/3', fun() -> ?L:reset(N, K, 1000) end},
+        {'reserve/4', fun() -> ?L:reserve(N, K, 1, 0) end},
+        {'hit_all/1', fun() -> ?L:hit_all([{N, a, 1}, {N, K, 1}]) end},
+        {'get/2', fun() -> ?L:get(N, K) end},
+        {'inc/3', fun() -> ?L:inc(N, K, 1) end},
+        {'set/4', fun() -> ?L:set(N, K, 1000, 1) end}
     ].
 
 %% A large key moves the call to a dirty scheduler; a small one does not pay for that.
@@ -170,18 +175,35 @@ large_keys_test() ->
                     ?assertEqual({allow, 4}, ?L:hit(N, K, 1000, 10, 2)),
                     ?assertEqual({allow, 4}, ?L:peek(N, K)),
                     ?assertEqual({allow, 4}, ?L:peek(N, K, 1000, 10)),
+                    ?assertEqual({allow, [4, 2]}, ?L:hit_all([{N, K, 0}, {N, K, 2}])),
+                    ?assertEqual(8, ?L:get(N, K)),
+                    ?assertEqual(9, ?L:inc(N, K, 1)),
                     ok = ?L:reset(N, K),
                     ?assertEqual({allow, 10}, ?L:peek(N, K)),
-                    ?assertEqual({allow, 9}, ?L:hit(N, K)),
+                    ?assertEqual(4, ?L:set(N, K, 1000, 4)),
+                    ?assertEqual({allow, 5}, ?L:hit(N, K)),
                     ok = ?L:reset(N, K, 1000),
                     ?assertEqual({allow, 10}, ?L:peek(N, K)),
                     ?assertMatch(#{live := 0}, ?L:info(N))
                 end
-             || {_, K} <- large()
+             || {Kind, K} <- large(), A =:= gcra orelse Kind =:= everything
             ]
         end)
      || A <- algorithms()
     ].
+
+large_key_refunded_test() ->
+    with(#{limit => 10, period => 1000}, fun(N) ->
+        [
+            begin
+                {ok, 0, Token} = ?L:reserve(N, K, 10, 0),
+                ?assertEqual({deny, 100}, ?L:hit(N, K)),
+                ?assertEqual(ok, ?L:refund(Token)),
+                ?assertEqual({allow, 10}, ?L:peek(N, K))
+            end
+         || {_, K} <- large()
+        ]
+    end).
 
 large_key_and_bad_argument_test() ->
     with(#{limit => 10, period => 1000}, fun(N) ->
@@ -200,9 +222,9 @@ nothing_left_behind_test_() ->
     {timeout, 120, fun() ->
         {Peer, _} = fdn_test:peer(),
         try
-            %% Where each call left 2 KB, this would be 60 MB.
-            Grown = peer:call(Peer, ?MODULE, leave_nothing, [30000], 100000),
-            ?assertEqual({Grown, true}, {Grown, Grown < 20000000 orelse os:getenv("LD_PRELOAD") =/= false})
+            %% Where the calls with one of the keys left 1 KB each, this would be 10 MB.
+            Grown = peer:call(Peer, ?MODULE, leave_nothing, [10000], 100000),
+            ?assertEqual({Grown, true}, {Grown, Grown < 8000000 orelse os:getenv("LD_PRELOAD") =/= false})
         after
             fdn_test:stop_peer(Peer)
         end

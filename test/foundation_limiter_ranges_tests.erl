@@ -181,6 +181,134 @@ cost_ends_test() ->
      || A <- algorithms()
     ].
 
+%% ---- reservations and counts ------------------------------------------------------------------------------------------------------
+
+-define(LONGEST_WAIT, ((1 bsl 61) div 16000000)).
+
+%% Budgets that take years to come back, with a queue of years before them, to the end of the clock.
+reserve_ends_test() ->
+    [
+        with(#{limit => 1, period => P, burst => Burst}, fun(N) ->
+            ok = ?L:advance(N, At),
+            [?assertError({badarg, {cost, exceeds_burst}}, ?L:reserve(N, k, C, 0)) || C <- [Burst + 1, (1 bsl 64) - 1]],
+            [?assertError({badarg, {cost, out_of_range}}, ?L:reserve(N, k, C, 0)) || C <- [-1, 1 bsl 64]],
+            [?assertError({badarg, {max_wait, out_of_range}}, ?L:reserve(N, k, 1, W)) || W <- [-1, 1 bsl 64, 1 bsl 200]],
+            [?assertError({badarg, {max_wait, not_an_integer}}, ?L:reserve(N, k, 1, W)) || W <- [1.0, infinity, []]],
+            ?assertMatch({ok, 0, _}, ?L:reserve(N, k, Burst, (1 bsl 64) - 1)),
+            {Tokens, Waits} = lists:unzip(queue(N, Burst, [])),
+            ?assertEqual([I * Burst * P || I <- lists:seq(length(Waits), 1, -1)], Waits),
+            ?assert(hd(Waits) =< ?LONGEST_WAIT),
+            %% The next would be just too long.
+            {deny, Short} = ?L:reserve(N, k, Burst, (1 bsl 64) - 1),
+            ?assertEqual(hd(Waits) + Burst * P, ?LONGEST_WAIT + Short),
+            [?assertEqual(ok, ?L:refund(Token)) || Token <- Tokens],
+            ?assertEqual({deny, Burst * P}, ?L:hit(N, k, Burst))
+        end)
+     || {P, Burst} <- [{?YEAR, 1}, {?YEAR, 4}, {1000000000, 100}], At <- [0, horizon(gcra)]
+    ].
+
+queue(N, Cost, Queue) ->
+    case ?L:reserve(N, k, Cost, (1 bsl 64) - 1) of
+        {ok, Wait, Token} -> queue(N, Cost, [{Token, Wait} | Queue]);
+        {deny, _} -> Queue
+    end.
+
+%% {Options, the most that one call counts, where the count ends}
+counted() ->
+    [{#{algorithm => fixed_window, limit => 5, period => P}, 16777214, 16777214} || P <- periods()] ++
+        [{#{algorithm => sliding_window, limit => 5, period => P}, M, M} || P <- periods(), M <- [most(sliding_window, P)]] ++
+        [
+            {#{algorithm => gcra, limit => L, period => P, burst => 1}, (1 bsl 61) div I, ((1 bsl 62) + I - 1) div I}
+         || {P, L} <- [{1, 1}, {1, 1000000}, {1000, 7}, {?YEAR, 1}, {?YEAR, 3}], I <- [(P * 16000000 + L - 1) div L]
+        ].
+
+count_ends_test() ->
+    [
+        with(Options, fun(N) ->
+            ?assertEqual(0, ?L:get(N, k)),
+            ?assertEqual(Most, ?L:inc(N, k, Most)),
+            ?assertEqual(Most, ?L:get(N, k, P)),
+            [?assert(?L:inc(N, k, P, Most) =< End) || _ <- [1, 2]],
+            ?assertEqual({Options, End}, {Options, ?L:inc(N, k, 1)}),
+            ?assertEqual(End, ?L:get(N, k)),
+            ?assertMatch({deny, _}, ?L:hit(N, k)),
+            ?assertMatch({deny, _}, ?L:peek(N, k)),
+            ?assertEqual(Most, ?L:set(N, k, P, Most)),
+            ?assertEqual(Most, ?L:get(N, k)),
+            ?assertEqual(0, ?L:inc(N, other, 0)),
+            ?assertMatch(#{live := 1}, ?L:info(N)),
+            ?assertEqual(0, ?L:set(N, k, P, 0)),
+            ?assertEqual(0, ?L:get(N, k)),
+            ?assertMatch(#{live := 0}, ?L:info(N)),
+            [
+                begin
+                    ?assertError({badarg, {n, out_of_range}}, ?L:inc(N, k, X)),
+                    ?assertError({badarg, {n, out_of_range}}, ?L:inc(N, k, P, X)),
+                    ?assertError({badarg, {count, out_of_range}}, ?L:set(N, k, P, X))
+                end
+             || X <- [-1, Most + 1 | ?TOO_LARGE], X < 0 orelse X > Most
+            ],
+            [
+                begin
+                    ?assertError({badarg, {period, out_of_range}}, ?L:get(N, k, X)),
+                    ?assertError({badarg, {period, out_of_range}}, ?L:inc(N, k, X, 1)),
+                    ?assertError({badarg, {period, out_of_range}}, ?L:set(N, k, X, 1))
+                end
+             || X <- [-1, 0, ?YEAR + 1 | ?TOO_LARGE]
+            ],
+            ?assertMatch(#{live := 0}, ?L:info(N))
+        end)
+     || {#{period := P} = Options, Most, End} <- counted()
+    ].
+
+%% Counted to the end at the end of the clock, no word overflows into another.
+count_at_the_horizon_test() ->
+    [
+        with(Options, fun(N) ->
+            ok = ?L:advance(N, horizon(maps:get(algorithm, Options)) - 1),
+            _ = [?L:inc(N, k, Most) || _ <- lists:seq(1, 3)],
+            ?assertEqual({Options, End}, {Options, ?L:get(N, k)}),
+            ok = ?L:advance(N, 1),
+            ?assertMatch({deny, _}, ?L:hit(N, other, maps:get(period, Options), 0)),
+            ?assert(?L:get(N, k) =< End),
+            ok = ?L:reset(N, k),
+            ?assertEqual(0, ?L:get(N, k))
+        end)
+     || {#{period := P} = Options, Most, End} <- counted(), P > 1
+    ].
+
+%% ---- hit_all ----------------------------------------------------------------------------------------------------------------------
+
+hit_all_ends_test() ->
+    [
+        with(#{algorithm => A, limit => Limit, period => 86400000}, fun(N) ->
+            ?assertEqual({allow, []}, ?L:hit_all([])),
+            %% Around where it goes to a dirty scheduler, and far beyond.
+            [
+                begin
+                    ?assertEqual({allow, lists:seq(Limit - 1, Limit - Length, -1)}, ?L:hit_all(lists:duplicate(Length, {N, k, 1}))),
+                    ok = ?L:reset(N, k)
+                end
+             || Length <- [1, 63, 64, 65, 10000, Limit]
+            ],
+            TooMany = lists:duplicate(Limit, {N, k, 1}) ++ [{N, k, 0}, {N, k, 1}],
+            ?assertMatch({deny, I, _} when I =:= Limit + 1, ?L:hit_all(TooMany)),
+            ?assertEqual({allow, Limit}, ?L:peek(N, k)),
+            [
+                ?assertError({badarg, _}, ?L:hit_all(Wrong))
+             || Good <- [[], lists:duplicate(10, {N, k, 1}), lists:duplicate(100, {N, k, 1})],
+                Bad <- [x, {N, k}, {N, k, 1, 1}, {N, k, -1}, {N, k, 1.0}, {N, k, Limit + 1}, {unknown, k, 1}, {N, k, 1 bsl 64}, []],
+                Wrong <- [Good ++ [Bad], [Bad | Good], Good ++ Bad],
+                not (Good ++ Bad =:= Wrong andalso Bad =:= [])
+            ],
+            Improper = [x, 1, {}, <<>>, #{}, [{N, k, 1} | {N, k, 1}]],
+            [?assertError({badarg, {entries, not_a_proper_list}}, ?L:hit_all(X)) || X <- Improper],
+            ?assertEqual({allow, Limit}, ?L:peek(N, k)),
+            A =:= gcra andalso ?assertMatch(#{live := 0}, ?L:info(N))
+        end)
+     || A <- algorithms(), Limit <- [100000]
+    ].
+
 %% ---- capacity -------------------------------------------------------------------------------------------------------------------
 
 capacity_ends_test() ->

@@ -5,7 +5,7 @@
 %% Time is a number of milliseconds. Amounts are units, or for gcra what they are worth in time (1/16 ns).
 -module(limiter_reference).
 
--export([new/2, advance/2, now/1, rule/2, hit/4, reset/3, hit_all/2, reserve/5, refund/2, get/3, inc/4, set/4]).
+-export([new/2, advance/2, now/1, rule/2, hit/4, reset/3, hit_all/2, reserve/5, refund/2, get/3, inc/4, set/4, most/2]).
 -export_type([ref/0, rule/0, token/0]).
 
 -type algorithm() :: gcra | fixed_window | sliding_window.
@@ -16,7 +16,7 @@
     preset := none | rule(),
     now := non_neg_integer(),
     books := #{{Key :: term(), Period :: pos_integer()} => book()},
-    refunded := #{reference() => true}
+    refunded := #{reference() => boolean()}
 }.
 -type token() :: {reference(), {term(), pos_integer()}, Amount :: pos_integer(), Since :: non_neg_integer()}.
 
@@ -95,16 +95,18 @@ reserve(#{now := Now} = Ref, Key, {Period, Limit, _} = Rule, Cost, MaxWait) ->
 %% What time has not given back since the queue before the reservation had drained is given back now; and never more than is owed.
 -spec refund(ref(), token()) -> {ok | {error, expired | refunded}, ref()}.
 refund(#{refunded := Refunded} = Ref, {Id, _, _, _}) when is_map_key(Id, Refunded) ->
-    {{error, refunded}, Ref};
+    {{error, case maps:get(Id, Refunded) of true -> refunded; false -> expired end}, Ref};
 refund(#{now := Now, refunded := Refunded} = Ref, {Id, Budget, Amount, Since}) ->
     Left = Amount - max(0, Now * ?UNITS - Since),
     case Left > 0 andalso debt(book(Ref, Budget), Now) > 0 of
         true -> {ok, write(Ref#{refunded := Refunded#{Id => true}}, Budget, -Left)};
-        false -> {{error, expired}, Ref#{refunded := Refunded#{Id => true}}}
+        false -> {{error, expired}, Ref#{refunded := Refunded#{Id => false}}}
     end.
 
-%% Units consumed, rounded up.
+%% Units consumed, rounded up. gcra's are worth nothing by a limit of 0, and cannot be changed by it.
 -spec get(ref(), term(), rule()) -> non_neg_integer().
+get(#{algorithm := gcra}, _Key, {_, 0, _}) ->
+    0;
 get(#{algorithm := gcra, now := Now} = Ref, Key, {Period, Limit, _}) ->
     Interval = interval(Period, Limit),
     (debt(book(Ref, {Key, Period}), Now) + Interval - 1) div Interval;
@@ -114,14 +116,21 @@ get(#{algorithm := sliding_window, now := Now} = Ref, Key, {Period, _, _}) ->
     {Weighted, Period} = weighted(book(Ref, {Key, Period}), Period, Now),
     (Weighted + Period - 1) div Period.
 
-%% A hit that nobody asks for leave.
+%% A hit that nobody asks for leave. A count stays where its range ends.
 -spec inc(ref(), term(), rule(), non_neg_integer()) -> {non_neg_integer(), ref()}.
+inc(#{algorithm := gcra} = Ref, _Key, {_, 0, _}, _N) ->
+    {0, Ref};
 inc(Ref, Key, {Period, _, _} = Rule, N) ->
-    Ref2 = case N of 0 -> Ref; _ -> write(Ref, {Key, Period}, worth(Ref, Rule, N)) end,
+    Budget = {Key, Period},
+    Ref2 = case min(worth(Ref, Rule, N), room(Ref, Budget, Rule)) of 0 -> Ref; Amount -> write(Ref, Budget, Amount) end,
     {get(Ref2, Key, Rule), Ref2}.
 
-%% As if this many units were all that was consumed; an open window stays open.
+%% As if this many units were all that was consumed; an open window stays open. Of none it is a reset.
 -spec set(ref(), term(), rule(), non_neg_integer()) -> ref().
+set(Ref, Key, {Period, _, _}, 0) ->
+    reset(Ref, Key, Period);
+set(#{algorithm := gcra} = Ref, _Key, {_, 0, _}, _N) ->
+    Ref;
 set(#{algorithm := Algorithm, now := Now, books := Books} = Ref, Key, {Period, _, _} = Rule, N) ->
     Budget = {Key, Period},
     Opened =
@@ -129,10 +138,23 @@ set(#{algorithm := Algorithm, now := Now, books := Books} = Ref, Key, {Period, _
             fixed_window -> opened(lists:reverse(book(Ref, Budget)), Period, Now);
             _ -> Now
         end,
-    case N of
-        0 when Opened =:= Now -> Ref#{books := maps:remove(Budget, Books)};
-        _ -> Ref#{books := Books#{Budget => [{Opened, worth(Ref, Rule, N)}]}}
-    end.
+    Emptied = Ref#{books := maps:remove(Budget, Books)},
+    Ref#{books := Books#{Budget => [{Opened, min(worth(Ref, Rule, N), room(Emptied, Budget, Rule))}]}}.
+
+%% The most that may be counted in one call.
+-spec most(ref(), rule()) -> non_neg_integer().
+most(#{algorithm := gcra}, {_, 0, _}) -> (1 bsl 64) - 1;
+most(#{algorithm := gcra}, {Period, Limit, _}) -> (1 bsl 61) div interval(Period, Limit);
+most(#{algorithm := fixed_window}, _) -> 16777214;
+most(#{algorithm := sliding_window}, {Period, _, _}) -> (1 bsl ((20 + min(31, floor(math:log2(Period)))) div 2)) - 1.
+
+%% What a count can still hold.
+room(#{algorithm := gcra, now := Now} = Ref, Budget, _Rule) ->
+    (1 bsl 62) - debt(book(Ref, Budget), Now);
+room(#{algorithm := fixed_window} = Ref, {Key, _}, Rule) ->
+    most(Ref, Rule) - get(Ref, Key, Rule);
+room(#{algorithm := sliding_window, now := Now} = Ref, Budget, {Period, _, _} = Rule) ->
+    most(Ref, Rule) - in_aligned(Now div Period, book(Ref, Budget), Period).
 
 %% ---- the book -------------------------------------------------------------------------------------------------------------------
 
@@ -222,5 +244,8 @@ opened([{Start, _} | Rest], Period, Now) ->
 %% sliding_window: {Estimate * Period, Period}: the aligned window of now, and of the one before it as much as the last Period ms cover.
 weighted(Book, Period, Now) ->
     Index = Now div Period,
-    Sum = fun(Window) -> lists:sum([Amount || {At, Amount} <- Book, At div Period =:= Window]) end,
-    {Sum(Index - 1) * (Period - Now rem Period) + Sum(Index) * Period, Period}.
+    Previous = in_aligned(Index - 1, Book, Period),
+    {Previous * (Period - Now rem Period) + in_aligned(Index, Book, Period) * Period, Period}.
+
+in_aligned(Index, Book, Period) ->
+    lists:sum([Amount || {At, Amount} <- Book, At div Period =:= Index]).

@@ -59,14 +59,22 @@ limit() -> oneof([range(0, 5), range(1, 1000)]).
 command(Limiters) ->
     ?LET(L, range(1, length(Limiters)), command(L, lists:nth(L, Limiters), Limiters)).
 
-command(L, {_, {Period, _, _}}, _Limiters) ->
+command(L, {Algorithm, {Period, Limit, _}}, Limiters) ->
     Rule = oneof([preset, preset, {oneof([return(Period), period()]), limit()}]),
+    %% Counts go by the period alone, and gcra's by the preset limit.
+    Count = case Algorithm of gcra -> oneof([preset, {Period, Limit}]); _ -> Rule end,
     Size = frequency([{3, one}, {1, range(0, 10)}]),
     frequency([
         {10, {hit, L, key(), Rule, Size}},
         {2, {peek, L, key(), Rule}},
         {1, {reset, L, key(), Rule}},
-        {5, {advance, L, step(Period)}}
+        {5, {advance, L, step(Period)}},
+        {4, {hit_all, list({range(1, length(Limiters)), key(), Size})}},
+        {3, {reserve, L, key(), Size, oneof([range(0, 3), range(0, Period), range(0, 10 * Period)])}},
+        {3, {refund, range(1, 5)}},
+        {2, {get, L, key(), Count}},
+        {1, {inc, L, key(), Count, oneof([Size, range(0, 30)])}},
+        {1, {set, L, key(), Count, oneof([Size, range(0, 30)])}}
     ]).
 
 run(Limiters, Commands) ->
@@ -93,7 +101,8 @@ steps([], _Refs, _Tokens, _Wait) ->
 steps([Command0 | Rest], Refs, Tokens, Wait) ->
     Command = in_ms(Command0, Refs, Wait),
     {Expected, Refs2} = expected(Command, Refs, Tokens),
-    case {catch call(Command, Refs, Tokens), Expected} of
+    Called = try call(Command, Refs, Tokens) catch error:Why -> {raised, Why} end,
+    case {Called, Expected} of
         {{ok, Ms, Token}, {ok, Ms, Known}} ->
             steps(Rest, Refs2, [{Token, Known} | Tokens], Wait);
         {{deny, Ms}, {deny, Ms}} ->
@@ -121,6 +130,10 @@ in_ms(Command, _Refs, _Wait) ->
 size(one, {_, _, Most}) -> min(1, Most);
 size(Tenths, {_, _, Most}) -> Most * Tenths div 10.
 
+size(hit, Size, _Ref, Rule) -> size(Size, Rule);
+size(_, one, _Ref, _Rule) -> 1;
+size(_, Tenths, Ref, Rule) -> min(size(Tenths, Rule), limiter_reference:most(Ref, Rule)).
+
 %% ---- one command, in the limiter and in the reference -----------------------------------------------------------------------------
 
 call({advance, L, Ms}, _Refs, _Tokens) ->
@@ -138,12 +151,13 @@ call({reserve, L, Key, Size, MaxWait}, Refs, _Tokens) ->
     ?L:reserve(name(L), Key, size(Size, rule(maps:get(L, Refs), preset)), MaxWait);
 call({Verb, L, Key, Rule, Size}, Refs, _Tokens) ->
     {Period, Limit, _} = All = rule(maps:get(L, Refs), Rule),
-    case {Verb, Rule, Size, size(Size, All)} of
+    case {Verb, Rule, Size, size(Verb, Size, maps:get(L, Refs), All)} of
         {hit, preset, one, 1} -> ?L:hit(name(L), Key);
         {hit, preset, _, Cost} -> ?L:hit(name(L), Key, Cost);
         {hit, _, one, 1} -> ?L:hit(name(L), Key, Period, Limit);
         {hit, _, _, Cost} -> ?L:hit(name(L), Key, Period, Limit, Cost);
-        {inc, _, _, N} -> ?L:inc(name(L), Key, N);
+        {inc, preset, _, N} -> ?L:inc(name(L), Key, N);
+        {inc, _, _, N} -> ?L:inc(name(L), Key, Period, N);
         {set, _, _, N} -> ?L:set(name(L), Key, Period, N)
     end.
 
@@ -151,7 +165,8 @@ call(peek, Name, Key, preset, _) -> ?L:peek(Name, Key);
 call(peek, Name, Key, {Period, Limit}, _) -> ?L:peek(Name, Key, Period, Limit);
 call(reset, Name, Key, preset, _) -> ?L:reset(Name, Key);
 call(reset, Name, Key, {Period, _}, _) -> ?L:reset(Name, Key, Period);
-call(get, Name, Key, _, _) -> ?L:get(Name, Key).
+call(get, Name, Key, preset, _) -> ?L:get(Name, Key);
+call(get, Name, Key, {Period, _}, _) -> ?L:get(Name, Key, Period).
 
 %% {Answer, References}; a token of the reference comes with its limiter.
 expected({advance, L, Ms}, Refs, _Tokens) ->
@@ -171,21 +186,23 @@ expected({Verb, L, Key, Rule}, Refs, _Tokens) ->
     {Period, _, _} = All = rule(Ref, Rule),
     case Verb of
         peek -> {element(1, limiter_reference:hit(Ref, Key, All, 0)), Refs};
-        get -> {limiter_reference:get(Ref, Key, rule(Ref, preset)), Refs};
+        get -> {limiter_reference:get(Ref, Key, All), Refs};
         reset -> {ok, Refs#{L := limiter_reference:reset(Ref, Key, Period)}}
     end;
 expected({reserve, L, Key, Size, MaxWait}, Refs, _Tokens) ->
     #{algorithm := Algorithm} = Ref = maps:get(L, Refs),
     Rule = rule(Ref, preset),
-    case {Algorithm, limiter_reference:reserve(Ref, Key, Rule, size(Size, Rule), MaxWait)} of
-        {gcra, {{ok, Wait, Token}, Ref2}} -> {{ok, Wait, {L, Token}}, Refs#{L := Ref2}};
-        {gcra, {Denied, _}} -> {Denied, Refs}
+    Reserve = fun() -> limiter_reference:reserve(Ref, Key, Rule, size(Size, Rule), MaxWait) end,
+    case Algorithm =:= gcra andalso Reserve() of
+        false -> {{raised, {badarg, {limiter, not_gcra}}}, Refs};
+        {{ok, Wait, Token}, Ref2} -> {{ok, Wait, {L, Token}}, Refs#{L := Ref2}};
+        {Denied, _} -> {Denied, Refs}
     end;
 expected({Verb, L, Key, Rule, Size}, Refs, _Tokens) ->
     Ref = maps:get(L, Refs),
-    All = rule(Ref, case Verb of hit -> Rule; _ -> preset end),
+    All = rule(Ref, Rule),
     {Answer, Ref2} =
-        case {Verb, size(Size, All)} of
+        case {Verb, size(Verb, Size, Ref, All)} of
             {hit, Cost} -> limiter_reference:hit(Ref, Key, All, Cost);
             {inc, N} -> limiter_reference:inc(Ref, Key, All, N);
             {set, N} -> {N, limiter_reference:set(Ref, Key, All, N)}

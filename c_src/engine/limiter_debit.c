@@ -75,7 +75,7 @@ static bool charge_change(fdn_limiter_algorithm algorithm, const fdn_limiter_rul
             used = 0;
             end = now_ms + (now_ms * FDN_NS_PER_MS != now_ns) + rule->period_ms;
         }
-        answer->value = sum_up_to(used, n, FIXED_COUNT);
+        answer->value = sum_up_to(used, n, FDN_LIMITER_MAX_FIXED_LIMIT);
         *next = end << 24 | answer->value;
         return n != 0;
     }
@@ -236,12 +236,12 @@ uint64_t fdn_limiter_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t
 
 void fdn_limiter_set_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t count)
 {
-    if (!countable(t, rule))
-        return;
     if (count == 0) {
         (void)fdn_limiter_reset(t, rule->period_ms, hash);
         return;
     }
+    if (!countable(t, rule))
+        return;
     /* Under the lock, as all that takes consumption away: see 6 in limiter.c. */
     fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
     (void)fdn_limiter_change_locked(t, rule, set_change, count, 0, place);

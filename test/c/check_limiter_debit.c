@@ -279,9 +279,9 @@ START_TEST(set_keeps_the_window)
 }
 END_TEST
 
-START_TEST(counts_stay_where_the_word_ends)
+START_TEST(counts_stay_where_the_range_ends)
 {
-    uint64_t most[] = {4, (1 << 24) - 1, (1 << 25) - 1}, period = FDN_LIMITER_MAX_PERIOD_MS;
+    uint64_t most[] = {4, FDN_LIMITER_MAX_FIXED_LIMIT, (1 << 25) - 1}, period = FDN_LIMITER_MAX_PERIOD_MS;
     fdn_limiter *t = table((uint32_t)_i, 1, period);
     uint64_t end = (_i == FDN_LIMITER_SLIDING_WINDOW ? FDN_LIMITER_MAX_SLIDING_NOW_MS : FDN_LIMITER_MAX_NOW_NS / FDN_NS_PER_MS);
     for (int at_end = 0; at_end < 2; at_end++) {
@@ -462,7 +462,7 @@ int main(void)
     tcase_add_test(c, ends_of_reservations);
     tcase_add_loop_test(c, counts, 0, ALGORITHMS);
     tcase_add_loop_test(c, set_keeps_the_window, 0, ALGORITHMS);
-    tcase_add_loop_test(c, counts_stay_where_the_word_ends, 0, ALGORITHMS);
+    tcase_add_loop_test(c, counts_stay_where_the_range_ends, 0, ALGORITHMS);
     tcase_add_loop_test(c, counts_of_a_limit_zero, 0, ALGORITHMS);
     tcase_add_loop_test(c, counts_and_a_full_table, 0, ALGORITHMS);
     tcase_add_test(c, leases);
