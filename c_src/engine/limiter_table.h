@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "base/fdn_atomic.h"
+#include "base/fdn_inline.h"
 #include "engine/limiter.h"
 
 #define FDN_LIMITER_SLOTS 4 /* a bucket */

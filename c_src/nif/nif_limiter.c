@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/fdn_error.h"
+#include "base/fdn_inline.h"
 
 /* ---- arguments ------------------------------------------------------------------------------------------------------------------ */
 
@@ -64,8 +65,8 @@ static const fdn_limiter_rule *counted_rule(const fdn_limiter *t, uint64_t perio
 }
 
 /* The limit in force for this call: the preset one, or the one it brings. NULL: *wrong says why. */
-static inline const fdn_limiter_rule *rule_of(ErlNifEnv *env, const fdn_limiter *t, const ERL_NIF_TERM argv[], const shape *s,
-                                              fdn_limiter_rule *own, fdn_limiter_complaint *wrong)
+static FDN_INLINE const fdn_limiter_rule *rule_of(ErlNifEnv *env, const fdn_limiter *t, const ERL_NIF_TERM argv[], const shape *s,
+                                                  fdn_limiter_rule *own, fdn_limiter_complaint *wrong)
 {
     if (s->period_at == 0)
         return fdn_limiter_get_preset(t, wrong);
@@ -117,8 +118,8 @@ static uint64_t most_counted(const fdn_limiter *t, const fdn_limiter_rule *rule)
     }
 }
 
-static inline bool amount_fits(const fdn_limiter *t, const fdn_limiter_rule *rule, const shape *s, uint64_t amount,
-                               fdn_limiter_complaint *wrong)
+static FDN_INLINE bool amount_fits(const fdn_limiter *t, const fdn_limiter_rule *rule, const shape *s, uint64_t amount,
+                                   fdn_limiter_complaint *wrong)
 {
     if (s->verb == HIT || s->verb == RESERVE)
         return fdn_limiter_get_cost(t, rule, amount, wrong);
@@ -126,8 +127,8 @@ static inline bool amount_fits(const fdn_limiter *t, const fdn_limiter_rule *rul
     return amount <= most_counted(t, rule);
 }
 
-static inline call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsigned lane, const ERL_NIF_TERM argv[], const shape *s,
-                                      bool dirty, call_report *out)
+static FDN_INLINE call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsigned lane, const ERL_NIF_TERM argv[], const shape *s,
+                                          bool dirty, call_report *out)
 {
     fdn_limiter_complaint *wrong = &out->wrong;
     fdn_limiter_rule own;
@@ -212,7 +213,7 @@ static ERL_NIF_TERM uncommon(ErlNifEnv *env, const fdn_lib *lib, call_result res
     return enif_make_list_cell(env, word, enif_make_list_cell(env, report->name, more));
 }
 
-static inline ERL_NIF_TERM call(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[], const shape *s, nif *on_dirty)
+static FDN_INLINE ERL_NIF_TERM call(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[], const shape *s, nif *on_dirty)
 {
     fdn_lib *lib = fdn_lib_of(env);
     fdn_limiter_state *st = lib->state;
@@ -236,24 +237,32 @@ static inline ERL_NIF_TERM call(ErlNifEnv *env, int argc, const ERL_NIF_TERM arg
     return enif_make_tuple2(env, report.answer.allowed ? lib->atoms.allow : lib->atoms.deny, value);
 }
 
-#define CALL(NAME, ...)                                                                                                                \
+static FDN_NOINLINE ERL_NIF_TERM call_any(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[], const shape *s, nif *on_dirty)
+{
+    return call(env, argc, argv, s, on_dirty);
+}
+
+/* HOT: the whole call compiled for this shape alone. Others, and all of them on dirty schedulers, share one form. */
+#define NIF(NAME, FORM, ...)                                                                                                           \
     static const shape shape_##NAME = {__VA_ARGS__};                                                                                   \
     static ERL_NIF_TERM dirty_##NAME(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])                                              \
     {                                                                                                                                  \
-        return call(env, argc, argv, &shape_##NAME, NULL);                                                                             \
+        return call_any(env, argc, argv, &shape_##NAME, NULL);                                                                         \
     }                                                                                                                                  \
     static ERL_NIF_TERM nif_##NAME(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])                                                \
     {                                                                                                                                  \
-        return call(env, argc, argv, &shape_##NAME, dirty_##NAME);                                                                     \
+        return FORM(env, argc, argv, &shape_##NAME, dirty_##NAME);                                                                     \
     }
+#define HOT(NAME, ...) NIF(NAME, call, __VA_ARGS__)
+#define CALL(NAME, ...) NIF(NAME, call_any, __VA_ARGS__)
 
 #define COST .amount_name = "cost"
-CALL(hit_2, "hit_nif", HIT, .amount = 1)
-CALL(hit_3, "hit_nif", HIT, COST, .amount_at = 2)
-CALL(hit_4, "hit_nif", HIT, .period_at = 2, .limit_at = 3, .amount = 1)
-CALL(hit_5, "hit_nif", HIT, COST, .period_at = 2, .limit_at = 3, .amount_at = 4)
-CALL(peek_2, "peek_nif", HIT, .amount = 0)
-CALL(peek_4, "peek_nif", HIT, .period_at = 2, .limit_at = 3, .amount = 0)
+HOT(hit_2, "hit_nif", HIT, .amount = 1)
+HOT(hit_3, "hit_nif", HIT, COST, .amount_at = 2)
+HOT(hit_4, "hit_nif", HIT, .period_at = 2, .limit_at = 3, .amount = 1)
+HOT(hit_5, "hit_nif", HIT, COST, .period_at = 2, .limit_at = 3, .amount_at = 4)
+HOT(peek_2, "peek_nif", HIT, .amount = 0)
+HOT(peek_4, "peek_nif", HIT, .period_at = 2, .limit_at = 3, .amount = 0)
 CALL(reset_2, "reset_nif", RESET, .amount = 0)
 CALL(reset_3, "reset_nif", RESET, .period_at = 2)
 CALL(get_2, "get_nif", GET, .amount = 0)
