@@ -115,15 +115,30 @@ void fdn_limiter_discard(fdn_limiter *t);
 /* Give all memory back; a file is closed and stays. No other thread may be inside a call on this table. NULL is allowed. */
 void fdn_limiter_destroy(fdn_limiter *t);
 
+/* How every table begins: what a hit asks it for, without a call for each. For the functions below only. */
+typedef struct {
+    fdn_limiter_secret secret;
+    fdn_limiter_rule preset;
+    fdn_limiter_config config;
+} fdn_limiter_front;
+
 /* A table's secret, zero after fdn_limiter_create; to be filled before others know the table. It lives as long as the table. */
 static inline fdn_limiter_secret *fdn_limiter_secret_of(fdn_limiter *t)
 {
-    return (fdn_limiter_secret *)(void *)t; /* its first member */
+    return &((fdn_limiter_front *)(void *)t)->secret;
 }
 
-/* The configuration it was made with, and its preset rule (period_ms 0: none). They live as long as the table. */
-const fdn_limiter_config *fdn_limiter_config_of(const fdn_limiter *t);
-const fdn_limiter_rule *fdn_limiter_preset(const fdn_limiter *t);
+/* The configuration it was made with. It lives as long as the table. */
+static inline const fdn_limiter_config *fdn_limiter_config_of(const fdn_limiter *t)
+{
+    return &((const fdn_limiter_front *)(const void *)t)->config;
+}
+
+/* Its preset rule (period_ms 0: none). It lives as long as the table. */
+static inline const fdn_limiter_rule *fdn_limiter_preset(const fdn_limiter *t)
+{
+    return &((const fdn_limiter_front *)(const void *)t)->preset;
+}
 
 /*
  * One hit. `hash`: the keyed hash of the key. `rule`: of fdn_limiter_rule_make with this table's algorithm; `cost` fits it

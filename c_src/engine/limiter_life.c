@@ -218,13 +218,3 @@ void fdn_limiter_stats_of(fdn_limiter *t, fdn_limiter_stats *out)
         out->evicted += atomic_load_explicit(&t->stripes[i].evicted, memory_order_relaxed);
     }
 }
-
-const fdn_limiter_config *fdn_limiter_config_of(const fdn_limiter *t)
-{
-    return &t->config;
-}
-
-const fdn_limiter_rule *fdn_limiter_preset(const fdn_limiter *t)
-{
-    return &t->preset;
-}

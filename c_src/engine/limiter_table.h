@@ -33,7 +33,11 @@ typedef struct {
 } fdn_limiter_stripe;
 
 struct fdn_limiter {
-    fdn_limiter_secret secret; /* first: fdn_limiter_secret_of */
+    /* As fdn_limiter_front. */
+    fdn_limiter_secret secret;
+    fdn_limiter_rule preset;
+    fdn_limiter_config config;
+
     fdn_limiter_bucket *buckets;
     uint64_t bucket_count;
     fdn_limiter_algorithm algorithm;
@@ -41,10 +45,8 @@ struct fdn_limiter {
     uint64_t epoch_ns;
     uint64_t coarse_from_ms; /* periods from here on may use the coarse clock, where it is auto */
     uint64_t tick_ms;        /* of the coarse clock, rounded up */
-    fdn_limiter_rule preset;
     bool preset_coarse;
     fdn_limiter_counters *lanes;
-    fdn_limiter_config config;
     size_t mapped;
     void *mapping;
     void *block;                   /* what this struct was allocated in */
@@ -55,7 +57,11 @@ struct fdn_limiter {
     fdn_limiter_stripe stripes[FDN_LIMITER_STRIPES];
 };
 
-_Static_assert(offsetof(struct fdn_limiter, secret) == 0, "fdn_limiter_secret_of");
+#define FDN_LIMITER_IN_FRONT(FIELD)                                                                                                    \
+    _Static_assert(offsetof(struct fdn_limiter, FIELD) == offsetof(fdn_limiter_front, FIELD), "a table begins with its front")
+FDN_LIMITER_IN_FRONT(secret);
+FDN_LIMITER_IN_FRONT(preset);
+FDN_LIMITER_IN_FRONT(config);
 
 /* A key's slot. */
 typedef struct {
