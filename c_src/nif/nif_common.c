@@ -166,10 +166,8 @@ bool fdn_get_path(ErlNifEnv *env, ERL_NIF_TERM term, char *buf, size_t size)
     return true;
 }
 
-void fdn_charge(ErlNifEnv *env, size_t bytes)
+void fdn_charge_slice(ErlNifEnv *env, size_t bytes)
 {
-    size_t reductions = bytes / 64;
-    size_t percent = reductions / 40;
-    if (percent > 0)
-        enif_consume_timeslice(env, percent > 100 ? 100 : (int)percent);
+    size_t percent = bytes / FDN_CHARGED_FROM;
+    enif_consume_timeslice(env, percent > 100 ? 100 : (int)percent);
 }

@@ -113,7 +113,17 @@ bool fdn_map_get(ErlNifEnv *env, ERL_NIF_TERM map, const char *key, ERL_NIF_TERM
  */
 bool fdn_get_path(ErlNifEnv *env, ERL_NIF_TERM term, char *buf, size_t size);
 
-/* Charge the calling process for work by the bytes touched: about one reduction a 64 bytes, 4000 to a time slice. */
-void fdn_charge(ErlNifEnv *env, size_t bytes);
+/*
+ * Charge the calling process for work by the bytes touched: about one reduction a 64 bytes, 4000 to a time slice, and nothing below a
+ * hundredth of a slice.
+ */
+#define FDN_CHARGED_FROM ((size_t)64 * 40)
+void fdn_charge_slice(ErlNifEnv *env, size_t bytes);
+
+static inline void fdn_charge(ErlNifEnv *env, size_t bytes)
+{
+    if (bytes >= FDN_CHARGED_FROM)
+        fdn_charge_slice(env, bytes);
+}
 
 #endif

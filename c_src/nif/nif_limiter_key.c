@@ -391,21 +391,13 @@ static fdn_limiter_key_result hash_term(ErlNifEnv *env, ERL_NIF_TERM key, const 
 
 /* ---- public --------------------------------------------------------------------------------------------------------------------- */
 
-fdn_limiter_key_result fdn_limiter_key(ErlNifEnv *env, ERL_NIF_TERM key, const fdn_limiter_secret *secret, bool dirty, uint64_t *hash)
+fdn_limiter_key_result fdn_limiter_key_of_term(ErlNifEnv *env, ERL_NIF_TERM key, const fdn_limiter_secret *secret, bool dirty,
+                                               uint64_t *hash)
 {
-    ErlNifBinary bin;
     ErlNifSInt64 i;
     unsigned char word[9];
     uint64_t value;
     /* The usual keys, without the walk, in the same form. */
-    if (enif_inspect_binary(env, key, &bin)) {
-        if (bin.size > FDN_LIMITER_INLINE_BINARY && !dirty)
-            return FDN_KEY_NEEDS_DIRTY;
-        *hash = fdn_hash_keyed(bin.data, bin.size, secret->binaries);
-        if (!dirty)
-            fdn_charge(env, bin.size);
-        return FDN_KEY_HASHED;
-    }
     if (!secret->lasting && enif_is_atom(env, key)) {
         word[0] = TAG_ATOM;
         value = key;

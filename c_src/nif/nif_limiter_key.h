@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "engine/limiter.h"
+#include "nif/nif_common.h"
 
 /* What is hashed on a normal scheduler: a binary of this size takes about 30 us; a structure of this many bytes and terms, 5 us. */
 #define FDN_LIMITER_INLINE_BINARY 32768
@@ -38,6 +39,22 @@ typedef enum { FDN_KEY_HASHED, FDN_KEY_NEEDS_DIRTY, FDN_KEY_NO_MEMORY } fdn_limi
 /* Fill a secret with random bytes, for tables that end with the VM. Returns 0 or -1 where there is no memory. */
 int fdn_limiter_secret_make(fdn_limiter_secret *secret);
 
-fdn_limiter_key_result fdn_limiter_key(ErlNifEnv *env, ERL_NIF_TERM key, const fdn_limiter_secret *secret, bool dirty, uint64_t *hash);
+/* Of what is no binary. */
+fdn_limiter_key_result fdn_limiter_key_of_term(ErlNifEnv *env, ERL_NIF_TERM key, const fdn_limiter_secret *secret, bool dirty,
+                                               uint64_t *hash);
+
+static inline fdn_limiter_key_result fdn_limiter_key(ErlNifEnv *env, ERL_NIF_TERM key, const fdn_limiter_secret *secret, bool dirty,
+                                                     uint64_t *hash)
+{
+    ErlNifBinary bin;
+    if (!enif_inspect_binary(env, key, &bin))
+        return fdn_limiter_key_of_term(env, key, secret, dirty, hash);
+    if (bin.size > FDN_LIMITER_INLINE_BINARY && !dirty)
+        return FDN_KEY_NEEDS_DIRTY;
+    *hash = fdn_hash_keyed(bin.data, bin.size, secret->binaries);
+    if (!dirty)
+        fdn_charge(env, bin.size);
+    return FDN_KEY_HASHED;
+}
 
 #endif
