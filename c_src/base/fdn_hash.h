@@ -8,10 +8,12 @@
 #ifndef FDN_HASH_H
 #define FDN_HASH_H
 
+#include <sodium/crypto_shorthash.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define FDN_HASH_KEY_BYTES 16
+_Static_assert(FDN_HASH_KEY_BYTES == crypto_shorthash_KEYBYTES, "SipHash key size");
 
 /* A word as its bytes are hashed: little-endian on every machine. */
 static inline uint64_t fdn_hash_word(uint64_t word)
@@ -23,7 +25,12 @@ static inline uint64_t fdn_hash_word(uint64_t word)
 #endif
 }
 
-uint64_t fdn_hash_keyed(const void *data, size_t len, const uint8_t key[FDN_HASH_KEY_BYTES]);
+static inline uint64_t fdn_hash_keyed(const void *data, size_t len, const uint8_t key[FDN_HASH_KEY_BYTES])
+{
+    uint64_t h;
+    (void)crypto_shorthash((unsigned char *)&h, data, len, key);
+    return fdn_hash_word(h);
+}
 
 uint64_t fdn_hash_check(const void *data, size_t len, uint64_t salt);
 
