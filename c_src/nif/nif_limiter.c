@@ -77,9 +77,10 @@ static FDN_INLINE const fdn_limiter_rule *rule_of(ErlNifEnv *env, const fdn_limi
         return NULL;
     fdn_limiter_algorithm algorithm = (fdn_limiter_algorithm)fdn_limiter_config_of(t)->algorithm;
     fdn_limiter_fit fit = fdn_limiter_rule_make(algorithm, limit, period, limit, own);
-    *wrong = (fdn_limiter_complaint){fit == FDN_LIMITER_BAD_PERIOD ? "period" : "limit", "out_of_range"};
-    if (fit != FDN_LIMITER_FITS)
+    if (fit != FDN_LIMITER_FITS) {
+        *wrong = (fdn_limiter_complaint){fit == FDN_LIMITER_BAD_PERIOD ? "period" : "limit", "out_of_range"};
         return NULL;
+    }
     return s->limit_at == 0 && s->verb != RESET ? counted_rule(t, period, own, wrong) : own;
 }
 
@@ -123,8 +124,10 @@ static FDN_INLINE bool amount_fits(const fdn_limiter *t, const fdn_limiter_rule 
 {
     if (s->verb == HIT || s->verb == RESERVE)
         return fdn_limiter_get_cost(t, rule, amount, wrong);
+    if (amount <= most_counted(t, rule))
+        return true;
     *wrong = (fdn_limiter_complaint){s->amount_name, "out_of_range"};
-    return amount <= most_counted(t, rule);
+    return false;
 }
 
 static FDN_INLINE call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsigned lane, const ERL_NIF_TERM argv[], const shape *s,

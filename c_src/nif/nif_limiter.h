@@ -101,6 +101,11 @@ bool fdn_limiter_get_count(ErlNifEnv *env, ERL_NIF_TERM term, uint64_t *out, con
 static inline bool fdn_limiter_get_argument(ErlNifEnv *env, ERL_NIF_TERM term, const char *argument, uint64_t *out,
                                             fdn_limiter_complaint *wrong)
 {
+    ErlNifUInt64 value;
+    if (enif_get_uint64(env, term, &value)) {
+        *out = value;
+        return true;
+    }
     wrong->argument = argument;
     return fdn_limiter_get_count(env, term, out, &wrong->reason);
 }
@@ -109,8 +114,10 @@ static inline bool fdn_limiter_get_argument(ErlNifEnv *env, ERL_NIF_TERM term, c
 static inline const fdn_limiter_rule *fdn_limiter_get_preset(const fdn_limiter *t, fdn_limiter_complaint *wrong)
 {
     const fdn_limiter_rule *preset = fdn_limiter_preset(t);
+    if (preset->period_ms != 0)
+        return preset;
     *wrong = (fdn_limiter_complaint){"limit", "no_preset_limit"};
-    return preset->period_ms != 0 ? preset : NULL;
+    return NULL;
 }
 
 static inline bool fdn_limiter_get_cost(const fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t cost, fdn_limiter_complaint *wrong)
