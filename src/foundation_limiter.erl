@@ -110,7 +110,7 @@
 }.
 -type option_error() :: {badarg, {Option :: term(), Reason :: atom()}}.
 -type file_error() ::
-    {locked, OsPid :: non_neg_integer()} | {file, {differs, algorithm | capacity} | Reason :: atom() | file:posix()}.
+    {locked, OsPid :: non_neg_integer()} | {file, {differs, algorithm | capacity} | Reason :: atom()}.
 
 load() ->
     foundation_nif:loaded(?MODULE, erlang:load_nif(foundation_nif:library(?MODULE), ?MODULE)).
