@@ -26,6 +26,24 @@ start(Options) ->
 refused(Options) ->
     ?L:start_link(name(), Options).
 
+%% A clock that is written down is not written on a normal scheduler; nor is there anything else of the file that a call waits for.
+schedulers_test() ->
+    with_path(fun(Path) ->
+        {Name, Pid} = start(options(Path)),
+        [
+            ?assertMatch({Call, {Dirty, _}}, {Call, fdn_limiter:on_dirty_scheduler(Fun)})
+         || {Dirty, Call, Fun} <- [
+                {false, hit, fun() -> ?L:hit(Name, k) end},
+                {false, reserve, fun() -> ?L:reserve(Name, k, 1, 0) end},
+                {false, inc, fun() -> ?L:inc(Name, k, 1) end},
+                {false, reset, fun() -> ?L:reset(Name, k) end},
+                {true, advance, fun() -> ?L:advance(Name, 1) end},
+                {true, info, fun() -> ?L:info(Name) end}
+            ]
+        ],
+        stop(Pid)
+    end).
+
 %% ---- life -------------------------------------------------------------------------------------------------------------------------
 
 budgets_outlive_the_owner_test_() ->

@@ -329,7 +329,7 @@ static ErlNifFunc functions[] = {
     {"reserve_nif", 4, nif_reserve_4, 0},
     {"refund", 1, fdn_limiter_nif_refund, 0},
     {"hit_all_nif", 1, fdn_limiter_nif_hit_all, 0},
-    {"advance", 2, fdn_limiter_nif_advance, 0},
+    {"advance", 2, fdn_limiter_nif_advance, ERL_NIF_DIRTY_JOB_IO_BOUND}, /* a file is told the time */
     {"whereis", 1, fdn_limiter_nif_whereis, 0},
     {"info", 1, fdn_limiter_nif_info, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"attach_nif", 3, fdn_limiter_nif_attach, ERL_NIF_DIRTY_JOB_IO_BOUND},

@@ -130,7 +130,7 @@ static inline bool fdn_limiter_get_cost(const fdn_limiter *t, const fdn_limiter_
     return fits;
 }
 
-/* nif_limiter_owner.c: the calls of the owner and of operators; all but whereis and advance on dirty schedulers. */
+/* nif_limiter_owner.c: the calls of the owner and of operators; all but whereis on dirty schedulers. */
 ERL_NIF_TERM fdn_limiter_nif_attach(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM fdn_limiter_nif_look_after(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM fdn_limiter_nif_remove(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
