@@ -101,7 +101,7 @@ static bool set_change(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *
 static bool grant_change(const fdn_limiter_rule *rule, uint64_t units, uint64_t ttl_ms, uint64_t state, uint64_t now_ns, bool closed,
                          uint64_t *next, fdn_limiter_answer *answer)
 {
-    uint64_t now_ms = now_ns / FDN_NS_PER_MS, end = state >> 24, left = state & FDN_LIMITER_MAX_LEASE;
+    uint64_t now_ms = now_ns / FDN_NS_PER_MS, end = state >> 24, left = state & FDN_LIMITER_LEASE_COUNT;
     uint64_t new_end = now_ms + ttl_ms;
     if (end <= now_ms)
         left = 0;
@@ -154,7 +154,7 @@ static uint64_t without(fdn_limiter_algorithm algorithm, const fdn_limiter_debit
     }
     /* A later lease than the debit's has no use for it: it would live on in there. */
     bool same = state >> 24 > now_ms && state >> 24 <= debit->mark;
-    uint64_t left = state & FDN_LIMITER_MAX_LEASE;
+    uint64_t left = state & FDN_LIMITER_LEASE_COUNT;
     return same ? state + sum_up_to(left, debit->amount, FDN_LIMITER_MAX_LEASE) - left : state;
 }
 

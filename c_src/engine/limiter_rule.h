@@ -35,7 +35,7 @@
  *     limit      0, or gcra: up to one a nanosecond (period in ns); fixed_window: up to 16777214; sliding_window: up to 2^c - 1, which
  *                is 1023 at 1 ms, 16383 at 1 s, 131071 at 1 min, 1048575 at 1 h, 8388607 at 1 day, 33554431 from 25 days on
  *     burst      gcra: 1 .. such that burst * emission stays below 2^61 units (4.5 years)
- *                lease: what the owner's algorithm allows; it holds up to 8388607 units
+ *                lease: what the owner's algorithm allows; it holds up to 8388606 units
  *     cost       0 .. burst (gcra) or limit (the others); any cost where the limit is 0, which denies everything
  *     now        up to 2^59 ns (18 years) after the table was made; sliding_window: 2^38 ms (8.7 years), where its time stands still
  */
@@ -65,7 +65,8 @@ typedef enum {
 
 #define FDN_LIMITER_MAX_PERIOD_MS (366ULL * 86400 * 1000)
 #define FDN_LIMITER_MAX_FIXED_LIMIT ((1ULL << 24) - 2)
-#define FDN_LIMITER_MAX_LEASE ((1ULL << 23) - 1)
+#define FDN_LIMITER_LEASE_COUNT ((1ULL << 23) - 1) /* the bits that count what is left */
+#define FDN_LIMITER_MAX_LEASE ((1ULL << 23) - 2)
 #define FDN_LIMITER_MAX_SPAN (1ULL << 61)
 #define FDN_LIMITER_MAX_WAIT_MS (FDN_LIMITER_MAX_SPAN / (16 * FDN_NS_PER_MS)) /* of a reservation */
 #define FDN_LIMITER_MAX_AHEAD (2 * FDN_LIMITER_MAX_SPAN) /* of gcra's arrival time: a full budget, and the longest wait */
@@ -183,7 +184,7 @@ static inline bool fdn_limiter_consumed_less(fdn_limiter_algorithm algorithm, ui
     if (algorithm == FDN_LIMITER_GCRA)
         return a < b;
     bool sliding = algorithm == FDN_LIMITER_SLIDING_WINDOW;
-    uint64_t counts = algorithm == FDN_LIMITER_LEASE ? FDN_LIMITER_MAX_LEASE : 0xffffff;
+    uint64_t counts = algorithm == FDN_LIMITER_LEASE ? FDN_LIMITER_LEASE_COUNT : 0xffffff;
     uint64_t of_a = sliding ? fdn_limiter_sliding_sum(a) : a & counts, of_b = sliding ? fdn_limiter_sliding_sum(b) : b & counts;
     return of_a != of_b ? of_a < of_b : a < b;
 }
@@ -244,7 +245,7 @@ static FDN_INLINE fdn_limiter_windows fdn_limiter_windows_at(uint64_t period_ms,
         w.current = state & most;
         if (found > end) {
             uint64_t begin = (found << shift) / period_ms * period_ms - 2 * period_ms;
-            end = found;
+            end = found & ((1ULL << (39 - shift)) - 1); /* s = 31 leaves a bit unused, so no word is all ones */
             w.left_ms = period_ms;
             w.ahead_ms = begin > now ? begin - now : 0;
         }
@@ -297,7 +298,7 @@ static FDN_INLINE bool fdn_limiter_sliding_window(const fdn_limiter_rule *rule, 
 
 static inline bool fdn_limiter_lease(uint64_t state, uint64_t now_ns, uint64_t cost, uint64_t *next, uint64_t *value)
 {
-    uint64_t now_ms = now_ns / FDN_NS_PER_MS, end = state >> 24, left = state & FDN_LIMITER_MAX_LEASE;
+    uint64_t now_ms = now_ns / FDN_NS_PER_MS, end = state >> 24, left = state & FDN_LIMITER_LEASE_COUNT;
     if (end > now_ms && left >= (cost ? cost : 1)) {
         *next = state - cost;
         *value = left - cost;

@@ -3,35 +3,14 @@
  * moves. All answers, and the budgets that are left, must be those of the naive algorithm with the interrupted operation done at one
  * moment between its beginning and its end.
  */
-#include <check.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/fdn_atomic.h"
-#include "base/fdn_hash.h"
-#include "engine/limiter_table.h"
-#include "test/c/support.h"
+#include "test/c/limiter_steps_fixture.h"
 
-#define ALGORITHMS 4
-#define KEYS 30   /* more than the table's 20 slots, which therefore change hands all the time */
-#define ACTIVE 6  /* of them at a time, so that none is refused */
-#define LIMIT 4   /* units; gcra: one a ms, so that it need not round */
+#define ACTIVE 6  /* of the keys at a time, so that none is refused */
 #define INSIDE 7  /* most operations inside another */
 #define PENDING 8 /* most debits that may be given back */
 #define ROUNDS 60000
-
-/* ms; of the sliding window no power of two, so that its ends are rounded. */
-#define PERIOD (algorithm == FDN_LIMITER_SLIDING_WINDOW ? 5 : 4)
-
-static uint64_t seed = 88172645463325252ULL;
-
-static uint64_t rnd(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed % below;
-}
 
 typedef enum { HIT, RESERVE, GIVE_BACK, CHARGE, SET, GRANT, RESET, ADVANCE } verb;
 
@@ -43,8 +22,6 @@ typedef struct {
     fdn_limiter_debit debit; /* what was taken, or is to be given back */
     fdn_limiter_answer answer;
 } operation;
-
-static fdn_limiter_algorithm algorithm;
 
 /* ---- the naive algorithm -------------------------------------------------------------------------------------------------------- */
 
@@ -212,8 +189,6 @@ static bool agrees(naive *n, const operation *op, bool late)
 
 /* ---- the table, and what happens in between ------------------------------------------------------------------------------------- */
 
-static fdn_limiter *t;
-static uint64_t hashes[KEYS];
 static operation outer, inside[INSIDE];
 static unsigned inside_count, first_active;
 static bool locked;
@@ -298,15 +273,6 @@ static operation any_operation(void)
     return op;
 }
 
-/* Whether the key's slot is at hand, so that a hit takes no lock. */
-static bool present(unsigned key)
-{
-    fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hashes[key], PERIOD));
-    fdn_limiter_slot at;
-    bool found = fdn_limiter_find_in(place.pair[0], place.print, &at) || fdn_limiter_find_in(place.pair[1], place.print, &at);
-    return found && atomic_load(at.state) != FDN_LIMITER_BUSY;
-}
-
 /*
  * Inside another operation two things are left out, which limiter.c (3, 4) permits and the naive algorithm does not know: a reset of
  * its key, after which the slot may go to another key in the same state, and a question about its key, which may see the budget still
@@ -315,11 +281,12 @@ static bool present(unsigned key)
  */
 static bool may_be_inside(const operation *op)
 {
+    fdn_limiter_slot at;
     if (op->what == ADVANCE || op->key != outer.key)
         return true;
     bool adds = (op->what == HIT && op->units != 0) || op->what == RESERVE || op->what == CHARGE;
     if (locked)
-        return adds && present(op->key);
+        return adds && slot_of(op->key, &at); /* so it takes no lock */
     return adds || op->what == GIVE_BACK || op->what == SET || op->what == GRANT;
 }
 
@@ -345,19 +312,6 @@ static void others(fdn_step_kind kind)
         perform(&inside[inside_count++]);
     }
     fdn_step_hook = others;
-}
-
-/* Keys whose insertions hold different locks, so that one can be interrupted by another. */
-static void choose_keys(void)
-{
-    uint64_t mixed = PERIOD * 0x9e3779b97f4a7c15ULL, taken = 0;
-    for (uint64_t i = 0, n = 0; n < KEYS; i++) {
-        uint64_t hash = fdn_hash_check(&i, sizeof i, 3), stripe = (hash ^ mixed) % 64;
-        if (taken >> stripe & 1)
-            continue;
-        taken |= 1ULL << stripe;
-        hashes[n++] = hash;
-    }
 }
 
 /* What the naive algorithm may know by now: when several moments explain the answers, all of them stay possible. */
@@ -453,19 +407,6 @@ static unsigned explain(const naive *from, unsigned from_count, naive *to, const
     return to_count;
 }
 
-static void create(fdn_limiter_on_full on_full)
-{
-    fdn_limiter_fit fit;
-    fdn_limiter_config config = {.algorithm = algorithm,
-                                 .on_full = on_full,
-                                 .clock = FDN_LIMITER_MANUAL,
-                                 .limit = LIMIT,
-                                 .period_ms = PERIOD,
-                                 .burst = LIMIT,
-                                 .capacity = 1};
-    ck_assert_int_eq(fdn_limiter_create(&config, &t, &fit), 0);
-}
-
 START_TEST(one_moment_for_each_operation)
 {
     algorithm = (fdn_limiter_algorithm)_i;
@@ -512,63 +453,12 @@ START_TEST(one_moment_for_each_operation)
 }
 END_TEST
 
-/* How many keys but the first have consumed something. */
-static unsigned others_in_use(void)
-{
-    unsigned n = 0;
-    for (unsigned k = 1; k < KEYS; k++)
-        n += fdn_limiter_hit(t, 1, fdn_limiter_preset(t), hashes[k], 0).value < LIMIT;
-    return n;
-}
-
-static unsigned in_use_before, steps_before;
-
-/* A flood evicts the key that is being reset, and the slot goes to another key in the very same state: that one stays. */
-static void flood(fdn_step_kind kind)
-{
-    locked = locked || kind == FDN_STEP_LOCKED;
-    if (!locked || kind == FDN_STEP_CLAIMED || steps_before-- != 0)
-        return;
-    fdn_step_hook = NULL;
-    for (unsigned k = 1; k < KEYS; k++)
-        fdn_limiter_hit(t, 1, fdn_limiter_preset(t), hashes[k], 1);
-    in_use_before = others_in_use();
-}
-
-START_TEST(reset_spares_the_newcomer)
-{
-    algorithm = (fdn_limiter_algorithm)_i;
-    fdn_limiter_stats stats;
-    unsigned evicted = 0;
-    choose_keys();
-    for (unsigned round = 0; round < 200; round++) {
-        uint64_t swap = hashes[0], other = 1 + rnd(KEYS - 1);
-        hashes[0] = hashes[other];
-        hashes[other] = swap;
-        create(FDN_LIMITER_EVICT);
-        fdn_limiter_hit(t, 1, fdn_limiter_preset(t), hashes[0], 1);
-        locked = false;
-        steps_before = round % 3;
-        fdn_step_hook = flood;
-        bool reset = fdn_limiter_reset(t, PERIOD, hashes[0]);
-        fdn_step_hook = NULL;
-        fdn_limiter_stats_of(t, &stats);
-        ck_assert_uint_eq(stats.live + stats.evicted + reset, KEYS);
-        ck_assert_uint_eq(others_in_use(), in_use_before);
-        evicted += !reset;
-        fdn_limiter_destroy(t);
-    }
-    ck_assert_uint_gt(evicted, 10);
-}
-END_TEST
-
 int main(void)
 {
     Suite *s = suite_create("limiter_steps");
     TCase *c = tcase_create("steps");
     tcase_set_timeout(c, 300);
     tcase_add_loop_test(c, one_moment_for_each_operation, 0, ALGORITHMS);
-    tcase_add_loop_test(c, reset_spares_the_newcomer, 0, FDN_LIMITER_LEASE);
     suite_add_tcase(s, c);
     return support_run(s);
 }
