@@ -423,7 +423,9 @@ reset_nif(_Limiter, _Key, _PeriodMs) ->
 
 %% @private
 -spec hit_all_nif([{limiter(), key(), non_neg_integer()}]) ->
-    {allow, [non_neg_integer()]} | {deny, pos_integer(), non_neg_integer()} | more().
+    {allow, [non_neg_integer()]}
+    | {deny, pos_integer(), non_neg_integer()}
+    | nonempty_improper_list(denied | name() | pos_integer(), non_neg_integer()).
 hit_all_nif(_Entries) ->
     erlang:nif_error(not_loaded).
 
