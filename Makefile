@@ -204,7 +204,7 @@ include test/lint.mk
 .PHONY: bench
 bench: all _build/bench/empty_nif.so _build/bench/observer _build/bench/hits _build/bench/hits_uncounted
 	@bench/run
-_build/bench/empty_nif.so: $(OBJ)/bench/empty_nif.o $(CORE_LIB)
+_build/bench/empty_nif.so: $(OBJ)/bench/empty_nif.o $(CORE_LIB) $(GUARD_OBJ)
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	@t=$@.new.$$$$; $(CC) $(SO_FLAGS) $(BASE_LDFLAGS) $^ -lsodium $(LDFLAGS) -o $$t && mv -f $$t $@

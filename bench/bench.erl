@@ -30,6 +30,8 @@
     goal => {faster, number()} | {at_most, number()} | {adds, number()},
     %% Of two values; bytes where it is left out.
     unit => bytes | ns | hits,
+    %% The difference is told, not the ratio.
+    difference => true,
     subject := side(),
     baseline := side(),
     %% Before every measurement, not timed.
@@ -205,7 +207,8 @@ line(Columns) ->
     Widths = [9, 37, 36, 9, 9, 14, 12, 6],
     string:trim(lists:append([lists:flatten(string:pad(Column, Width)) || {Column, Width} <- lists:zip(Columns, Widths)]), trailing).
 
-ratio({adds, _}, #{more := More}) -> text("~s~.1f ns", [[$+ || More >= 0], float(More)]);
+ratio(Goal, #{more := More} = Result) when element(1, Goal) =:= adds; is_map_key(difference, Result) ->
+    text("~s~.1f ns", [[$+ || More >= 0], float(More)]);
 ratio({at_most, _}, #{ratio := Ratio}) -> text("~.2fx", [Ratio]);
 ratio(_, #{ratio := Ratio}) when Ratio =< 1 -> text("~.2fx faster", [1 / Ratio]);
 ratio(_, #{ratio := Ratio}) -> text("~.2fx slower", [Ratio]).

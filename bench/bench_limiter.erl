@@ -17,25 +17,34 @@
 -define(WINDOW, "ets:update_counter window").
 
 -spec rows(file:filename_all()) -> {[bench:row()], fun(() -> term())}.
-rows(_Dir) ->
+rows(Dir) ->
     %% First of all, while the VM is small.
     Sizes = [size_row(Kind) || Kind <- [integer, binary, {user, id}]],
     Flood = bench_flood:rows(),
-    Hot = hot(),
+    Hot = hot(Dir),
     Live = live(),
     Draws = [{"uniform", 3.5, bench_keys:draw(uniform)}, {"zipf", 5, bench_keys:draw(zipf)}],
-    Rows =
-        hot_rows(Hot) ++ lists:append([live_rows(Live, Law) || Law <- Draws]) ++ floor_rows(Hot) ++ Sizes ++ Flood ++ counter_rows() ++
-            latency_rows(Hot, Live, Draws) ++ kind_rows(Hot),
-    {Rows, fun() -> teardown(Hot, Live) end}.
+    Rows = [
+        hot_rows(Hot),
+        [live_rows(Live, Law) || Law <- Draws],
+        floor_rows(Hot),
+        step_rows(Hot),
+        Sizes,
+        Flood,
+        counter_rows(),
+        latency_rows(Hot, Live, Draws),
+        kind_rows(Hot)
+    ],
+    {lists:flatten(Rows), fun() -> teardown(Hot, Live) end}.
 
 %% ---- what is measured -------------------------------------------------------------------------------------------------------------
 
-hot() ->
+hot(Dir) ->
     Preset = #{limit => ?LIMIT, period => ?PERIOD, capacity => 1000},
     {ok, _} = foundation_limiter:start_link(bench_full, #{limit => 1, period => 3600000, capacity => 1000}),
     {allow, 0} = foundation_limiter:hit(bench_full, ?KEY),
     {ok, _} = foundation_limiter:start_link(bench_telling, Preset#{telemetry => true}),
+    {ok, _} = foundation_limiter:start_link(bench_kept, Preset#{persist => filename:join(Dir, "limiter")}),
     {ok, _} = bench_field:start_server(bench_server),
     set("bench_hot_", Preset).
 
@@ -67,7 +76,7 @@ set(Prefix, Options) ->
     }.
 
 teardown(Hot, Live) ->
-    Limiters = maps:get(limiters, Hot) ++ maps:get(limiters, Live) ++ [{gcra, bench_full}, {gcra, bench_telling}],
+    Limiters = maps:get(limiters, Hot) ++ maps:get(limiters, Live) ++ [{gcra, L} || L <- [bench_full, bench_telling, bench_kept]],
     [ok = foundation_limiter:delete(L) || {_, L} <- Limiters],
     [true = ets:delete(maps:get(Table, Set)) || Set <- [Hot, Live], Table <- [window, tokens, atomic]],
     ok = bench_keys:forget(),
@@ -152,6 +161,26 @@ floor_rows(#{limiters := Limiters}) ->
         #{what => "empty NIF, 2 processes", against => "the same, 1 process", subject => {loop, 2, Empty}, baseline => {loop, Empty}}
     ].
 
+%% What a hit with period and limit is made of: from an empty NIF on, each with one thing more than the one before.
+step_rows(#{limiters := Limiters}) ->
+    Window = proplists:get_value(fixed_window, Limiters),
+    Steps = [
+        {"empty NIF", fun(N) -> empty(N, ?KEY) end},
+        {"+ arguments", fun(N) -> arguments(N, ?KEY) end},
+        {"+ hash", fun(N) -> hash(N, ?KEY) end},
+        {"+ clock, CAS: the least", fun(N) -> least(N, ?KEY) end},
+        {"+ answer", fun(N) -> answer(N, ?KEY) end},
+        {"+ finding the limiter", fun(N) -> enter(N, ?KEY) end},
+        {"+ the engine", fun(N) -> hit(N, ?KEY) end},
+        {"+ period and limit: hit_nif/4", fun(N) -> native(N, {Window, ?KEY}) end},
+        {"+ the Erlang function: hit/4", fun(N) -> full(N, {Window, ?KEY}) end}
+    ],
+    Row = #{rounds => 7, difference => true, before => fun() -> ok = foundation_limiter:reset(Window, ?KEY) end},
+    [
+        Row#{what => What, against => Against, subject => {loop, Subject}, baseline => {loop, Baseline}}
+     || {{Against, Baseline}, {What, Subject}} <- lists:zip(lists:droplast(Steps), tl(Steps))
+    ].
+
 %% Bytes a live key, in a limiter and in the window over ETS filled with as many keys.
 size_row(Kind) ->
     Keys = 100000,
@@ -213,7 +242,7 @@ latency_rows(#{limiters := HotLimiters, window := HotWindow}, #{limiters := Limi
     Names = bench_latency:names(),
     lists:zipwith3(Row("hot key, gcra", ?WINDOW), Names, Hot, HotBase) ++
         lists:zipwith3(Row("uniform, gcra", ?WINDOW), Names, Uniform, UniformBase) ++
-        lists:zipwith3(Row("nothing (two readings of the clock)", "the same"), Names, Clock, Clock).
+        lists:zipwith3(Row("the clock alone", "the same"), Names, Clock, Clock).
 
 %% What a hit costs with other keys and other options.
 kind_rows(#{limiters := Limiters}) ->
@@ -238,7 +267,10 @@ kind_rows(#{limiters := Limiters}) ->
         }
     end,
     [maps:merge(Row#{what => "hot key, " ++ Name}, Others(Gcra, Key)) || {Name, Key} <- Kinds] ++
-        [maps:merge(Row#{what => "hot key, telemetry => true", against => "the same without"}, Others(bench_telling, ?KEY))].
+        [
+            maps:merge(Row#{what => "hot key, " ++ Option, against => "the same without"}, Others(L, ?KEY))
+         || {Option, L} <- [{"telemetry => true", bench_telling}, {"persist => a file", bench_kept}]
+        ].
 
 text(Format, Args) -> lists:flatten(io_lib:format(Format, Args)).
 
@@ -248,6 +280,12 @@ text(Format, Args) -> lists:flatten(io_lib:format(Format, Args)).
 ?LOOP(full, {Limiter, Key}, foundation_limiter:hit(Limiter, Key, ?PERIOD, ?LIMIT)).
 ?LOOP(least, Key, empty_nif:least(Key, ?PERIOD, ?LIMIT)).
 ?LOOP(empty, Key, empty_nif:empty(Key)).
+?LOOP(arguments, Key, empty_nif:arguments(Key, ?PERIOD, ?LIMIT)).
+?LOOP(hash, Key, empty_nif:hash(Key, ?PERIOD, ?LIMIT)).
+?LOOP(answer, Key, empty_nif:answer(Key, ?PERIOD, ?LIMIT)).
+?LOOP(enter, Key, empty_nif:enter(Key, ?PERIOD, ?LIMIT)).
+?LOOP(hit, Key, empty_nif:hit(Key, ?PERIOD, ?LIMIT)).
+?LOOP(native, {Limiter, Key}, foundation_limiter:hit_nif(Limiter, Key, ?PERIOD, ?LIMIT)).
 ?LOOP(windows, {Table, Key}, bench_field:window(Table, Key, ?PERIOD, ?LIMIT)).
 ?LOOP(tokens, {Table, Key}, bench_field:tokens(Table, Key, 1, ?LIMIT)).
 ?LOOP(atomic, {Table, Key}, bench_field:atomic(Table, Key, 1, ?LIMIT)).
