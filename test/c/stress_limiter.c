@@ -1,6 +1,7 @@
 /*
  * Threads against the limiter, for TSan and for what it promises: never more admissions than the sequential algorithm gives, with
- * insertion races, recycled slots, a flood that evicts, resets, and limiters that are deleted while threads are inside them.
+ * insertion races, recycled slots, a flood that evicts, resets, debits that are given back, charges, leases, and limiters that are
+ * deleted while threads are inside them.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -49,6 +50,7 @@ typedef struct {
     _Atomic uint64_t handle;
     pthread_barrier_t start;
     _Atomic uint64_t *allowed; /* a key */
+    _Atomic uint64_t *granted; /* a key */
     uint64_t keys, hits, cost;
     _Atomic uint64_t ready, done;  /* how many are under way; whether to stop */
     _Atomic uint64_t begun, ended; /* the clock's ticks */
@@ -213,6 +215,198 @@ static void evict(uint32_t algorithm)
     fdn_limiter_destroy(s.t);
 }
 
+/* ---- debits given back, charges, leases ------------------------------------------------------------------------------------------ */
+
+#define HELD 4
+
+/* Takes and gives back, and hits that stay. What each key may have been given in all is counted before the table is asked. */
+static void *take_and_give_back(void *arg)
+{
+    self *me = arg;
+    shared *s = me->s;
+    const fdn_limiter_rule *rule = fdn_limiter_preset(s->t);
+    fdn_limiter_debit held[HELD];
+    uint64_t key[HELD], n = 0;
+    pthread_barrier_wait(&s->start);
+    for (uint64_t i = 0; i < s->hits || n != 0; i++) {
+        uint64_t k = next_random(&me->seed) % s->keys, what = next_random(&me->seed) % 4;
+        if (i >= s->hits || (n == HELD || (n != 0 && what == 0))) {
+            uint64_t at = next_random(&me->seed) % n;
+            /* Given back entirely, as the clock stands still. */
+            if (!fdn_limiter_give_back(s->t, &held[at]))
+                fail("given back", 0, 1);
+            atomic_fetch_sub(&s->allowed[key[at]], s->cost);
+            held[at] = held[--n];
+            key[at] = key[n];
+        } else if (what == 1) {
+            if (fdn_limiter_hit(s->t, me->lane, rule, hash_of(k), s->cost).allowed)
+                atomic_fetch_add(&s->allowed[k], s->cost);
+        } else if (fdn_limiter_take(s->t, me->lane, rule, hash_of(k), s->cost, &held[n]).allowed) {
+            atomic_fetch_add(&s->allowed[k], s->cost);
+            key[n++] = k;
+        }
+    }
+    return NULL;
+}
+
+static void undo(uint32_t algorithm, uint64_t keys, uint64_t limit)
+{
+    shared s = {.keys = keys, .hits = 8000, .cost = 3, .allowed = calloc(keys, sizeof(_Atomic uint64_t))};
+    s.t = table((fdn_limiter_config){.algorithm = algorithm,
+                                     .on_full = FDN_LIMITER_DENY,
+                                     .clock = FDN_LIMITER_MANUAL,
+                                     .limit = limit,
+                                     .period_ms = 1000,
+                                     .burst = limit,
+                                     .capacity = 4 * keys});
+    run(&s, take_and_give_back, THREADS);
+    for (uint64_t k = 0; k < keys; k++) {
+        if (s.allowed[k] > limit)
+            fail("admitted of one key, less what was given back", s.allowed[k], limit);
+        uint64_t used = fdn_limiter_used(s.t, fdn_limiter_preset(s.t), hash_of(k));
+        if (used != s.allowed[k])
+            fail("count of a key", used, s.allowed[k]);
+    }
+    fdn_limiter_destroy(s.t);
+    free(s.allowed);
+}
+
+/*
+ * The same while time goes on, by gcra: debits are held for a while, in which others are admitted and time gives budget back. What was
+ * admitted in all, and not given back, is never more than a burst and what time gave.
+ */
+static void *undo_in_time(void *arg)
+{
+    self *me = arg;
+    shared *s = me->s;
+    const fdn_limiter_rule *rule = fdn_limiter_preset(s->t);
+    fdn_limiter_debit held[HELD];
+    memset(held, 0, sizeof held); /* empty ones give nothing back */
+    pthread_barrier_wait(&s->start);
+    for (uint64_t i = 0; i < s->hits; i++) {
+        fdn_limiter_debit *d = &held[i % HELD];
+        fdn_limiter_give_back(s->t, d);
+        fdn_limiter_take(s->t, me->lane, rule, hash_of(0), 1, d);
+        for (int j = 0; j < 3; j++) {
+            if (fdn_limiter_hit(s->t, me->lane, rule, hash_of(0), 1).allowed)
+                atomic_fetch_add(&s->allowed[0], 1);
+        }
+        if (me->lane == 1)
+            fdn_limiter_advance(s->t, 1);
+    }
+    for (int i = 0; i < HELD; i++)
+        fdn_limiter_give_back(s->t, &held[i]);
+    return NULL;
+}
+
+static void undo_by_gcra(uint64_t burst)
+{
+    _Atomic uint64_t allowed = 0;
+    fdn_limiter_stats stats;
+    shared s = {.hits = 8000, .allowed = &allowed};
+    s.t = table((fdn_limiter_config){.algorithm = FDN_LIMITER_GCRA,
+                                     .on_full = FDN_LIMITER_DENY,
+                                     .clock = FDN_LIMITER_MANUAL,
+                                     .limit = 2,
+                                     .period_ms = 1,
+                                     .burst = burst,
+                                     .capacity = 10});
+    run(&s, undo_in_time, THREADS);
+    fdn_limiter_stats_of(s.t, &stats);
+    if (allowed > burst + 2 * stats.now_ms)
+        fail("admitted of one key by gcra, in all", allowed, burst + 2 * stats.now_ms);
+    if (allowed == 0)
+        fail("admitted of one key by gcra", 0, 1);
+    fdn_limiter_destroy(s.t);
+}
+
+/* Charges and reservations, of which none is lost. */
+static void *charge(void *arg)
+{
+    self *me = arg;
+    shared *s = me->s;
+    const fdn_limiter_rule *rule = fdn_limiter_preset(s->t);
+    fdn_limiter_debit debit;
+    pthread_barrier_wait(&s->start);
+    for (uint64_t i = 0; i < s->hits; i++) {
+        uint64_t k = i / 16 % s->keys;
+        if (fdn_limiter_config_of(s->t)->algorithm == FDN_LIMITER_GCRA && i % 2) {
+            if (!fdn_limiter_reserve(s->t, me->lane, rule, hash_of(k), 1, UINT64_MAX, &debit).allowed)
+                fail("reserved", 0, 1);
+        } else if (fdn_limiter_charge(s->t, rule, hash_of(k), 1) == 0) {
+            fail("charged", 0, 1);
+        }
+    }
+    return NULL;
+}
+
+static void charge_all(uint32_t algorithm)
+{
+    shared s = {.hits = 6400, .keys = 20};
+    s.t = table((fdn_limiter_config){.algorithm = algorithm,
+                                     .on_full = FDN_LIMITER_DENY,
+                                     .clock = FDN_LIMITER_MANUAL,
+                                     .limit = 10,
+                                     .period_ms = 3600000,
+                                     .burst = 10,
+                                     .capacity = 100});
+    run(&s, charge, THREADS);
+    for (uint64_t k = 0; k < s.keys; k++) {
+        uint64_t used = fdn_limiter_used(s.t, fdn_limiter_preset(s.t), hash_of(k));
+        if (used != s.hits / s.keys * THREADS)
+            fail("charged to a key", used, s.hits / s.keys * THREADS);
+    }
+    fdn_limiter_destroy(s.t);
+}
+
+/* Leases granted, used and evicted all the time, of equal words, so that a slot's next key often comes to the same state. */
+static void *lease(void *arg)
+{
+    self *me = arg;
+    shared *s = me->s;
+    const fdn_limiter_rule *rule = fdn_limiter_preset(s->t);
+    pthread_barrier_wait(&s->start);
+    for (uint64_t i = 0; i < s->hits; i++) {
+        uint64_t k = next_random(&me->seed) % s->keys;
+        fdn_limiter_debit debit;
+        if (i % 3 == 0) {
+            atomic_fetch_add(&s->granted[k], 2);
+            fdn_limiter_grant(s->t, rule, hash_of(k), 2, 1000, i % 2);
+        } else if (fdn_limiter_take(s->t, me->lane, rule, hash_of(k), 1, &debit).allowed) {
+            if (i % 3 == 1)
+                fdn_limiter_give_back(s->t, &debit);
+            else
+                atomic_fetch_add(&s->allowed[k], 1);
+        }
+    }
+    return NULL;
+}
+
+static void leases(uint64_t keys)
+{
+    shared s = {.keys = keys, .hits = 8000, .allowed = calloc(keys, sizeof(_Atomic uint64_t))};
+    uint64_t sum = 0;
+    s.granted = calloc(keys, sizeof(_Atomic uint64_t));
+    s.t = table((fdn_limiter_config){.algorithm = FDN_LIMITER_LEASE,
+                                     .on_full = FDN_LIMITER_EVICT,
+                                     .clock = FDN_LIMITER_MANUAL,
+                                     .limit = 1,
+                                     .period_ms = 1000,
+                                     .burst = 1,
+                                     .capacity = 1});
+    run(&s, lease, THREADS);
+    for (uint64_t k = 0; k < keys; k++) {
+        if (s.allowed[k] > s.granted[k])
+            fail("admitted by a key's leases", s.allowed[k], s.granted[k]);
+        sum += s.allowed[k];
+    }
+    if (sum == 0)
+        fail("admitted by leases", 0, 1);
+    fdn_limiter_destroy(s.t);
+    free(s.allowed);
+    free(s.granted);
+}
+
 /* ---- deletion while threads are inside ------------------------------------------------------------------------------------------- */
 
 #define NAME_A 1000
@@ -296,7 +490,7 @@ static void delete_inside(bool portable)
 
 int main(void)
 {
-    for (uint32_t algorithm = 0; algorithm < 2; algorithm++) {
+    for (uint32_t algorithm = 0; algorithm < FDN_LIMITER_LEASE; algorithm++) {
         contend(algorithm, 1, 4000, 1);
         contend(algorithm, 3, 3000, 7);
         for (uint64_t limit = 1; limit <= 200; limit = limit == 1 ? 3 : limit == 3 ? 20 : limit * 10)
@@ -304,7 +498,13 @@ int main(void)
         churn(algorithm, 24, 1);
         churn(algorithm, 40, 3);
         evict(algorithm);
+        undo(algorithm, 1, 10);
+        undo(algorithm, 40, 20);
+        charge_all(algorithm);
     }
+    undo_by_gcra(1);
+    undo_by_gcra(7);
+    leases(60);
     delete_inside(true);
     delete_inside(false);
     puts("stress_limiter: no admission too many, no limiter freed under a thread");
