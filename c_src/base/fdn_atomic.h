@@ -54,6 +54,17 @@ static inline void fdn_step(fdn_step_kind kind)
 }
 #endif
 
+/* Hint to the core that this cache line will be written: it comes as the core's own, not as a copy that others keep as well. */
+static inline void fdn_prefetch_to_write(const void *p)
+{
+#if defined(__x86_64__)
+    /* Compilers keep it for CPU levels above the first; older CPUs take it as no operation. */
+    __asm__ __volatile__("prefetchw %0" ::"m"(*(const char *)p));
+#else
+    __builtin_prefetch(p, 1);
+#endif
+}
+
 /* Hint to the core that this is a spin loop. */
 static inline void fdn_cpu_relax(void)
 {

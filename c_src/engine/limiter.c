@@ -263,11 +263,22 @@ fdn_limiter_outcome fdn_limiter_change_locked(fdn_limiter *t, const fdn_limiter_
 
 /* ---- hits ----------------------------------------------------------------------------------------------------------------------- */
 
+/*
+ * A line that another core has just swapped would come as a copy for the look at it, and a second time for the swap. So it is asked for
+ * as this core's own, before anything else; but not by a thread whose last hit was denied, since denied hits share the line.
+ */
+static inline void expect_swap(const fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, uint64_t cost)
+{
+    if (cost != 0 && !atomic_load_explicit(&t->lanes[lane].denying, memory_order_relaxed))
+        fdn_prefetch_to_write(&t->buckets[fdn_limiter_first_place(fdn_limiter_print_of(hash, rule->period_ms), t->bucket_count)]);
+}
+
 /* One compiled form for each algorithm: a hit decides by it once, and has registers for its own arithmetic alone. */
 #define FORM(ALGORITHM)                                                                                                                \
     static FDN_NOINLINE fdn_limiter_answer hit_##ALGORITHM(fdn_limiter *t, unsigned lane, const fdn_limiter_rule *rule, uint64_t hash, \
                                                            uint64_t cost)                                                              \
     {                                                                                                                                  \
+        expect_swap(t, lane, rule, hash, cost);                                                                                        \
         fdn_limiter_outcome out = fdn_limiter_change_key(t, FDN_LIMITER_##ALGORITHM, rule, fdn_limiter_hit_change, cost, 0, hash);     \
         return fdn_limiter_counted(t, FDN_LIMITER_##ALGORITHM, lane, rule, cost, out.answer);                                          \
     }

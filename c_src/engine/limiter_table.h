@@ -24,7 +24,8 @@ _Static_assert(sizeof(fdn_limiter_bucket) == FDN_CACHE_LINE, "a bucket is one ca
 
 typedef struct {
     _Atomic uint64_t allowed, denied;
-    char pad[FDN_CACHE_LINE - 16];
+    _Atomic bool denying; /* the last hit was denied */
+    char pad[FDN_CACHE_LINE - 17];
 } fdn_limiter_counters;
 
 typedef struct {
@@ -239,6 +240,8 @@ static FDN_INLINE fdn_limiter_answer fdn_limiter_counted(fdn_limiter *t, fdn_lim
             atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
         else
             atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+        if (atomic_load_explicit(&t->lanes[lane].denying, memory_order_relaxed) == answer.allowed)
+            atomic_store_explicit(&t->lanes[lane].denying, !answer.allowed, memory_order_relaxed);
     }
 #endif
     return answer;
