@@ -28,7 +28,7 @@ endif
 
 # ---- where Erlang is -------------------------------------------------------------------------------------------------------------
 # rebar3 and Mix tell; otherwise ask `erl` once. Goals that build nothing do not ask.
-NO_BUILD_GOALS := help clean clean-native setup demo test test-all check check-rest gate format test-layers test-packaging test-asan test-otp27
+NO_BUILD_GOALS := help clean clean-native setup demo test test-all check check-rest gate format test-layers test-packaging test-asan test-otp27 test-model model-long
 ifneq ($(filter-out $(NO_BUILD_GOALS),$(or $(MAKECMDGOALS),all)),)
 ifndef ERTS_INCLUDE_DIR
 ifdef ERLANG_ROOT_DIR

@@ -34,7 +34,7 @@ $(OBJ)/test/fuzz/fuzz_%: $(OBJ)/test/fuzz/fuzz_%.o $(if $(NODE_SRC),$(NODE_LIB))
 
 .PHONY: test-all test-c test-tsan test-erl test-ex test-fuzz run-checks run-stresses run-fuzzers
 ## test-all       every test, without installing anything
-TESTS := test-c test-tsan test-erl test-ex test-readme
+TESTS := test-c test-tsan test-model test-erl test-ex test-readme
 test-all:
 	@$(MAKE) --no-print-directory $(PARALLEL) native
 	@MAKE="$(MAKE)" scripts/run-targets tests $(TESTS)
@@ -48,6 +48,13 @@ test-tsan:
 	@$(MAKE) --no-print-directory $(PARALLEL) SANITIZE=thread run-stresses
 run-stresses: $(STRESSES:%=$(OBJ)/test/c/%)
 	@for t in $^; do echo "== $${t##*/} (TSan)"; TSAN_OPTIONS=halt_on_error=1 $$t || exit 1; done
+.PHONY: test-model model-long
+## test-model     the lock-free protocols, every interleaving (spin), and each of their guards taken away
+test-model:
+	@test/model/run
+## model-long     the same protocols with more operations: some minutes, 8 GB
+model-long:
+	@test/model/run long
 # The fixture of the NIF life-cycle tests, as libraries that differ in name and in the abi of their state.
 TEST_NIF_DIR ?= _build/test-nif
 .PHONY: test-nifs

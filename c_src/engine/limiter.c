@@ -77,6 +77,7 @@
  * (give_back, 6); the stripe's mutex with itself (2, 6). On x86-64 a seq_cst load is a plain load and the swap is the only locked
  * instruction of a hit. Counters are relaxed: each lane has one writer, except lane 0, which adds atomically.
  *
+ * test/model/slots.pml is the exhaustive model of all this, with mutants (make test-model).
  * test/c/check_limiter_steps.c interrupts every operation at every step (fdn_step) by others; test/c/stress_limiter.c runs under TSan.
  */
 #include "engine/limiter.h"

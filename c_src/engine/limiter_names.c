@@ -24,6 +24,8 @@
  *
  * Places are found by linear probing over a table that is never more than half full. The mutex serialises all changes. A removed name
  * leaves a tombstone, unless nothing follows it, so that a reader that is probing is never cut off from what lies behind.
+ *
+ * test/model/names.pml is the exhaustive model of all this, with mutants (make test-model).
  */
 #include "engine/limiter_names.h"
 
