@@ -261,6 +261,16 @@ count_ends_test() ->
      || {#{period := P} = Options, Most, End} <- counted()
     ].
 
+%% By a limit of 0 gcra cannot count, but what other limits under its period have consumed can be given back.
+set_to_none_by_no_limit_test() ->
+    with(#{limit => 0, period => 1000}, fun(N) ->
+        {allow, 0} = ?L:hit(N, k, 1000, 1),
+        ?assertEqual(0, ?L:get(N, k)),
+        ?assertEqual(0, ?L:inc(N, k, 1)),
+        ?assertEqual(0, ?L:set(N, k, 1000, 0)),
+        ?assertEqual({allow, 1}, ?L:peek(N, k, 1000, 1))
+    end).
+
 %% Counted to the end at the end of the clock, no word overflows into another.
 count_at_the_horizon_test() ->
     [
