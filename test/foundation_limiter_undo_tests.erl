@@ -4,23 +4,25 @@
 
 -include_lib("eunit/include/eunit.hrl").
 
--import(fdn_limiter, [algorithms/0, with/2, at_once/1]).
+-import(fdn_limiter, [algorithms/0, with/2, at_once/1, race/3]).
 
 -define(L, foundation_limiter).
--define(PROCESSES, 4).
+-define(TIMES, 40).
 
 each_algorithm(Test) ->
     [{timeout, 300, {atom_to_list(A), fun() -> Test(A) end}} || A <- algorithms()].
 
 limiter(Algorithm, Limit) ->
-    #{algorithm => Algorithm, limit => Limit, period => 60000, on_full => deny}.
+    #{algorithm => Algorithm, limit => Limit, period => 60000, capacity => 10000}.
 
-%% The sum of what the rounds of all processes give.
-in_processes(Rounds, Body) ->
-    lists:sum(at_once([fun() -> rounds(Rounds, fun() -> Body(Me) end, 0) end || Me <- lists:seq(1, ?PROCESSES)])).
+%% Two processes meet at each key, and each calls the fun some times with it; what the calls admitted to each key.
+race_for(Keys, Fun) ->
+    Admitted = counters:new(Keys, []),
+    race(Keys, 1, fun(Me, Key) -> counters:add(Admitted, Key, times(?TIMES, fun() -> Fun(Me, Key) end, 0)) end),
+    [{Key, counters:get(Admitted, Key)} || Key <- lists:seq(1, Keys)].
 
-rounds(0, _Body, Sum) -> Sum;
-rounds(N, Body, Sum) -> rounds(N - 1, Body, Sum + Body()).
+times(0, _Fun, Sum) -> Sum;
+times(N, Fun, Sum) -> times(N - 1, Fun, Sum + Fun()).
 
 admitted({allow, _}, Cost) -> Cost;
 admitted({deny, _}, _Cost) -> 0.
@@ -38,12 +40,11 @@ all_undone_test_() ->
     each_algorithm(fun(A) ->
         with(limiter(A, 5), fun(N) ->
             {allow, 0} = ?L:hit(N, none, 5),
-            0 = in_processes(20000, fun(Me) ->
-                {deny, _, _} = ?L:hit_all([{N, one, 1}, {N, {own, Me}, 2}, {N, two, 3}, {N, one, 1}, {N, none, 1}]),
+            Keys = race_for(2000, fun(Me, Key) ->
+                {deny, _, _} = ?L:hit_all([{N, Key, 1}, {N, {own, Me}, 2}, {N, {other, Key}, 3}, {N, Key, 1}, {N, none, 1}]),
                 0
             end),
-            Keys = [one, two | [{own, Me} || Me <- lists:seq(1, ?PROCESSES)]],
-            ?assertEqual([{K, 5} || K <- Keys], [{K, left(N, K)} || K <- Keys]),
+            [?assertEqual({K, 5}, {K, left(N, K)}) || {Key, 0} <- Keys, K <- [Key, {other, Key}, {own, 1}, {own, 2}]],
             ?assertEqual(0, left(N, none))
         end)
     end).
@@ -51,41 +52,34 @@ all_undone_test_() ->
 %% Hits race with hit_alls that are undone: those may deny them, and never let more of them in.
 undone_among_hits_test_() ->
     each_algorithm(fun(A) ->
-        Limit = 40,
+        Limit = ?TIMES - 5,
         with(limiter(A, Limit), fun(N) ->
             {allow, 0} = ?L:hit(N, none, Limit),
-            [
-                begin
-                    Admitted = in_processes(Limit, fun
-                        (Me) when Me rem 2 =:= 0 -> admitted(?L:hit(N, {key, Key}), 1);
-                        (_) -> {deny, _, _} = ?L:hit_all([{N, {key, Key}, 2}, {N, none, 1}]), 0
-                    end),
-                    ?assert(Admitted =< Limit),
-                    ?assertEqual({Key, Limit - Admitted}, {Key, left(N, {key, Key})})
-                end
-             || Key <- lists:seq(1, 2000)
-            ]
+            Admitted = race_for(2000, fun
+                (1, Key) -> admitted(?L:hit(N, Key), 1);
+                (2, Key) -> {deny, _, _} = ?L:hit_all([{N, Key, 2}, {N, none, 1}]), 0
+            end),
+            [?assertEqual({Key, Limit - Sum}, {Key, left(N, Key)}) || {Key, Sum} <- Admitted],
+            ?assertEqual([], [Key || {Key, Sum} <- Admitted, Sum > Limit])
         end)
     end).
 
 %% Over several limiters and keys, in orders that cross, some denied and some not: all or nothing.
 all_or_nothing_test_() ->
     {timeout, 300, fun() ->
-        Limit = 4000,
+        Limit = ?TIMES,
         with(limiter(gcra, Limit), fun(G) ->
             with(limiter(fixed_window, Limit), fun(F) ->
                 with(limiter(sliding_window, Limit), fun(S) ->
-                    Entries = [{G, a, 1}, {F, a, 1}, {S, a, 1}],
-                    Admitted = in_processes(5000, fun(Me) ->
-                        Turned = lists:sublist(Entries ++ Entries, 1 + Me rem 3, 3),
-                        case ?L:hit_all(Turned) of
+                    Admitted = race_for(2000, fun(Me, Key) ->
+                        Entries = [{G, Key, 1}, {F, Key, 1}, {S, Key, 1}],
+                        case ?L:hit_all(case Me of 1 -> Entries; 2 -> lists:reverse(Entries) end) of
                             {allow, [_, _, _]} -> 1;
                             {deny, _, _} -> 0
                         end
                     end),
-                    %% One that is denied by what another one gives back lets budget lie, which the next takes.
-                    ?assert(Admitted =< Limit),
-                    ?assertEqual([Limit - Admitted || _ <- Entries], [left(L, K) || {L, K, _} <- Entries])
+                    [?assertEqual({Key, Limit - Sum}, {Key, left(L, Key)}) || {Key, Sum} <- Admitted, L <- [G, F, S]],
+                    ?assertEqual([], [Key || {Key, Sum} <- Admitted, Sum > Limit])
                 end)
             end)
         end)
@@ -93,35 +87,20 @@ all_or_nothing_test_() ->
 
 %% ---- reserve and refund -----------------------------------------------------------------------------------------------------------
 
+%% Reservations are all given back, those that would have had to wait, too. What hits took stays.
 refunded_test_() ->
     {timeout, 300, fun() ->
-        with(limiter(gcra, 50), fun(N) ->
-            %% Those that have waited in vain, and those that have not, are given back; what is never refunded stays.
-            Kept = in_processes(20000, fun(Me) ->
-                case ?L:reserve(N, key, 1 + Me, 20000) of
-                    {ok, _, Token} -> ok = ?L:refund(Token), 0;
-                    {deny, _} -> 0
-                end + admitted(?L:hit(N, key, 1), 1)
+        Limit = ?TIMES,
+        with(limiter(gcra, Limit), fun(N) ->
+            Admitted = race_for(2000, fun(Me, Key) ->
+                case ?L:reserve(N, Key, 1 + Me, 20000) of
+                    {ok, _, Token} -> ok = ?L:refund(Token);
+                    {deny, _} -> ok
+                end,
+                admitted(?L:hit(N, Key), 1)
             end),
-            ?assert(Kept =< 50),
-            ?assertEqual(50 - Kept, left(N, key))
-        end)
-    end}.
-
-%% One token, many refunds at once: one of them counts.
-refunded_once_test_() ->
-    {timeout, 300, fun() ->
-        with(limiter(gcra, 50), fun(N) ->
-            {allow, 20} = ?L:hit(N, key, 30),
-            [
-                begin
-                    {ok, 0, Token} = ?L:reserve(N, key, 10, 0),
-                    Answers = at_once([fun() -> ?L:refund(Token) end || _ <- lists:seq(1, ?PROCESSES)]),
-                    ?assertEqual([ok | [{error, refunded} || _ <- tl(Answers)]], lists:sort(fun(X, _) -> X =:= ok end, Answers)),
-                    ?assertEqual(20, left(N, key))
-                end
-             || _ <- lists:seq(1, 500)
-            ]
+            [?assertEqual({Key, Limit - Sum}, {Key, left(N, Key)}) || {Key, Sum} <- Admitted],
+            ?assertEqual([], [Key || {Key, Sum} <- Admitted, Sum > Limit])
         end)
     end}.
 
@@ -131,13 +110,10 @@ refunded_once_test_() ->
 inc_test_() ->
     each_algorithm(fun(A) ->
         Rounds = 20000,
-        with(limiter(A, ?PROCESSES * Rounds), fun(N) ->
-            Counts = at_once([
-                fun() -> [?L:inc(N, key, 1) || _ <- lists:seq(1, Rounds)] end
-             || _ <- lists:seq(1, ?PROCESSES)
-            ]),
-            ?assertEqual(lists:seq(1, ?PROCESSES * Rounds), lists:sort(lists:append(Counts))),
-            ?assertEqual(?PROCESSES * Rounds, ?L:get(N, key)),
+        with(limiter(A, 4 * Rounds), fun(N) ->
+            Counts = at_once([fun() -> [?L:inc(N, key, 1) || _ <- lists:seq(1, Rounds)] end || _ <- lists:seq(1, 4)]),
+            ?assertEqual(lists:seq(1, 4 * Rounds), lists:sort(lists:append(Counts))),
+            ?assertEqual(4 * Rounds, ?L:get(N, key)),
             ?assertMatch({deny, _}, ?L:hit(N, key))
         end)
     end).
@@ -145,19 +121,14 @@ inc_test_() ->
 %% Hits beside it never admit what it counted.
 inc_among_hits_test_() ->
     each_algorithm(fun(A) ->
-        Limit = 40,
+        Limit = ?TIMES,
         with(limiter(A, Limit), fun(N) ->
-            [
-                begin
-                    Admitted = in_processes(10, fun
-                        (1) -> _ = ?L:inc(N, {key, Key}, 1), 1;
-                        (_) -> admitted(?L:hit(N, {key, Key}, 2), 2)
-                    end),
-                    ?assertEqual({Key, Admitted}, {Key, ?L:get(N, {key, Key})}),
-                    ?assert(Admitted =< Limit + 10)
-                end
-             || Key <- lists:seq(1, 1000)
-            ]
+            Counted = race_for(2000, fun
+                (1, Key) -> true = is_integer(?L:inc(N, Key, 1)), 1;
+                (2, Key) -> admitted(?L:hit(N, Key, 2), 2)
+            end),
+            [?assertEqual({Key, Sum}, {Key, ?L:get(N, Key)}) || {Key, Sum} <- Counted],
+            ?assertEqual([], [Key || {Key, Sum} <- Counted, Sum > Limit + ?TIMES])
         end)
     end).
 
@@ -166,22 +137,16 @@ inc_among_hits_test_() ->
 %% Each reset is worth one budget, and other keys keep theirs.
 reset_test_() ->
     each_algorithm(fun(A) ->
-        Limit = 10,
+        Limit = 2,
         with(limiter(A, Limit), fun(N) ->
-            {allow, 3} = ?L:hit(N, other, 7),
-            [
-                begin
-                    Admitted = in_processes(20, fun
-                        (1) -> ok = ?L:reset(N, {key, Key}), 0;
-                        (_) -> admitted(?L:hit(N, {key, Key}), 1)
-                    end),
-                    ?assert(Admitted =< Limit * 21),
-                    ok = ?L:reset(N, {key, Key}),
-                    ?assertEqual(Limit, left(N, {key, Key}))
-                end
-             || Key <- lists:seq(1, 1000)
-            ],
-            ?assertEqual(3, left(N, other)),
+            {allow, 1} = ?L:hit(N, other, 1),
+            Admitted = race_for(2000, fun
+                (1, Key) -> ok = ?L:reset(N, Key), 0;
+                (2, Key) -> admitted(?L:hit(N, Key), 1)
+            end),
+            ?assertEqual([], [Key || {Key, Sum} <- Admitted, Sum < Limit orelse Sum > Limit * (?TIMES + 1)]),
+            [begin ok = ?L:reset(N, Key), ?assertEqual({Key, Limit}, {Key, left(N, Key)}) end || {Key, _} <- Admitted],
+            ?assertEqual(1, left(N, other)),
             ?assertMatch(#{live := 1}, ?L:info(N))
         end)
     end).
@@ -190,18 +155,17 @@ set_test_() ->
     each_algorithm(fun(A) ->
         Limit = 10,
         with(limiter(A, Limit), fun(N) ->
+            Admitted = race_for(2000, fun
+                (1, Key) -> 8 = ?L:set(N, Key, 60000, 8), 0;
+                (2, Key) -> admitted(?L:hit(N, Key), 1)
+            end),
+            ?assertEqual([], [Key || {Key, Sum} <- Admitted, Sum > Limit + ?TIMES * (Limit - 8)]),
             [
                 begin
-                    Admitted = in_processes(20, fun
-                        (1) -> 4 = ?L:set(N, {key, Key}, 60000, 4), 0;
-                        (_) -> admitted(?L:hit(N, {key, Key}), 1)
-                    end),
-                    ?assert(Admitted =< Limit + 20 * (Limit - 4)),
-                    4 = ?L:set(N, {key, Key}, 60000, 4),
-                    ?assertEqual(4, ?L:get(N, {key, Key})),
-                    ?assertEqual(Limit - 4, left(N, {key, Key}))
+                    8 = ?L:set(N, Key, 60000, 8),
+                    ?assertEqual({Key, 8, 2}, {Key, ?L:get(N, Key), left(N, Key)})
                 end
-             || Key <- lists:seq(1, 1000)
+             || {Key, _} <- Admitted
             ]
         end)
     end).
