@@ -127,10 +127,9 @@ answer(Function, N) -> lists:member(Function, [get, inc, set, whereis]) andalso 
 %% A limiter starts with good options, or says which one is not.
 prop_any_options() ->
     Option = oneof([algorithm, limit, period, burst, capacity, on_full, clock, telemetry, any()]),
-    Value = oneof([
-        any(), range(0, 1000), elements([gcra, fixed_window, sliding_window, evict, deny, allow, auto, precise, coarse, manual, true, false])
-    ]),
-    ?FORALL({Name, Options}, {oneof([prop_limiter_any, any()]), oneof([?LET(L, list({Option, Value}), maps:from_list(L)), any()])}, begin
+    Words = [gcra, fixed_window, sliding_window, evict, deny, allow, auto, precise, coarse, manual, true, false],
+    Map = ?LET(Pairs, list({Option, oneof([any(), range(0, 1000), elements(Words)])}), maps:from_list(Pairs)),
+    ?FORALL({Name, Options}, {oneof([prop_limiter_any, any()]), oneof([Map, any()])}, begin
         case ?L:start_link(Name, Options) of
             {ok, Pid} -> unlink(Pid), ok =:= ?L:delete(Name);
             {error, {badarg, {_, Why}}} -> is_atom(Why);
