@@ -66,6 +66,33 @@
 %% `allow' allows, `evict' begins anew), and the limiter wants a restart with a sound file. The file system must be a local one
 %% (`flock').
 %%
+%% == Limits that nodes share ==
+%% With `scope => cluster' or `cluster_strict' all connected nodes that start the limiter under this name share its budgets; the
+%% application `foundation_native' must run (`{badarg, {scope, application_not_started}}' otherwise). Each key is kept by one of them,
+%% chosen by rendezvous hashing over the members of a `pg' group ({@link info/1}: `members'). Keys are hashed as terms, so any term will
+%% do, also one that names a process or a fun of some node.
+%%
+%% `cluster_strict' asks the keeper at each hit: one message there and one back, none where the caller's node is the keeper. `cluster'
+%% lends: a node whose callers come back to a key within a second gets up to 1/(4 x members) of what the key has left, debited by the
+%% keeper before it is granted, and its hits then cost little more than those of a local limiter. That a key has no budget is remembered
+%% in the same way. A lease that is not used up ends with its window (`gcra': after the time in which its units come back) and is lost:
+%% a key that several nodes hit may be denied up to that much early. `{allow, Remaining}' tells what is surely left, which after a
+%% leased hit is what is left of the lease.
+%%
+%% The keeper applies the options of its own node. Where nodes differ in algorithm, limit, period or burst, as in the middle of a
+%% deployment, each logs a warning.
+%%
+%% How much may be admitted: per key and period, at most the limit for each node that keeps the key in that time, be it by turns or, as
+%% the sides of a net split do, at once. So while the members stay the same: the limit, exactly. A keeper that dies or leaves costs one
+%% limit more, for its keys and the current period; so does each further side of a split; so does a member that comes, for the keys that
+%% move to it. Leases add nothing to that, but to `gcra': there as many units as the largest lease may be admitted on top, at once,
+%% which is at most burst/(4 x members). All of it goes by monotonic clocks; those of two nodes may differ by 0.4 % in speed.
+%%
+%% A keeper that does not answer within `cluster_timeout' (1000 ms) is a denial, whose retry time is `cluster_timeout', and it is not
+%% asked again for as long; calls that give no decision answer `{error, unreachable}'. `info/1' counts both (`unreachable'). A caller
+%% gets no message late. {@link reset/2} and {@link set/4} reach all members that are connected; one that does not answer goes on with
+%% what it has leased, or knows to be denied, until that ends. {@link reserve/4} and {@link hit_all/1} are for limiters of local scope.
+%%
 %% == Telemetry ==
 %% With `telemetry => true' each denied hit executes the event `[foundation_native, limiter, deny]' of the `telemetry' package, where
 %% that is loaded, in the process that hit: measurements `#{count => 1, retry_after => Ms}', metadata `#{limiter => Name, key => Key,
@@ -78,13 +105,15 @@
 -export([get/2, get/3, inc/3, inc/4, set/4, info/1, whereis/1, advance/2]).
 -export([attach_nif/3, look_after_nif/1, remove_nif/2, home/1]).
 -export([hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, hit_all_nif/1, reserve_nif/4, reset_nif/2, reset_nif/3]).
--export([get_nif/2, get_nif/3, inc_nif/3, inc_nif/4, set_nif/4]).
+-export([get_nif/2, get_nif/3, inc_nif/3, inc_nif/4, set_nif/4, info_nif/1]).
+-export([lend_nif/5, lease_nif/6, forget_nif/3, lease_now_nif/1, reopen_nif/1]).
 -export_type([name/0, handle/0, limiter/0, key/0, options/0, answer/0, option_error/0, file_error/0, token/0]).
 
 -nifs([
     hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, hit_all_nif/1, reserve_nif/4, refund/1,
     reset_nif/2, reset_nif/3, get_nif/2, get_nif/3, inc_nif/3, inc_nif/4, set_nif/4,
-    info/1, whereis/1, advance/2, attach_nif/3, look_after_nif/1, remove_nif/2
+    lend_nif/5, lease_nif/6, forget_nif/3, lease_now_nif/1, reopen_nif/1,
+    info_nif/1, whereis/1, advance/2, attach_nif/3, look_after_nif/1, remove_nif/2
 ]).
 -on_load(load/0).
 
@@ -105,6 +134,7 @@
     on_full => evict | deny | allow,
     clock => auto | precise | coarse | manual,
     scope => local | cluster | cluster_strict,
+    cluster_timeout => pos_integer(),
     telemetry => boolean(),
     persist => undefined | file:name_all()
 }.
@@ -118,9 +148,9 @@ load() ->
 %% @doc Start the owner of a limiter, linked to the caller.
 %%
 %% Options and defaults: `algorithm' (`gcra'), `limit' and `period' in ms (both, or neither: then every hit brings its own), `burst'
-%% (the limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'), `scope' (`local'), `telemetry' (`false'),
-%% `persist' (`undefined': in memory). An option that is unknown, or known and not supported in this version (`scope' other than
-%% `local'), is an error, never ignored.
+%% (the limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'), `scope' (`local'), `cluster_timeout' in ms
+%% (1000; 1..60000, not with local scope), `telemetry' (`false'), `persist' (`undefined': in memory). An option that is unknown is an
+%% error, never ignored.
 %%
 %% The table outlives a crash of its owner: hits go on meanwhile, and the next `start_link' of the name takes the living table over,
 %% with all its budgets; its options must be the same (`{error, {badarg, {Option, differs_from_living_table}}}' otherwise; {@link
@@ -288,9 +318,8 @@ inc(Limiter, Key, PeriodMs, N) ->
         Count -> Count
     end.
 
-%% @doc Set the units that the key has used under this period, as if that was just now, and give the new count. With `gcra' the period
-%% is the preset one. Count has the range of {@link inc/3}'s N; 0 is a {@link reset/3}. The answer is 0 where nothing was kept, by
-%% a full table as there, or by `gcra' with a limit of 0.
+%% @doc Set the units that the key has used under this period, as if that was just now, and give the count back. With `gcra' the period
+%% is the preset one. Count has the range of {@link inc/3}'s N; 0 is a {@link reset/3}.
 -spec set(limiter(), key(), PeriodMs :: pos_integer(), Count :: non_neg_integer()) -> Count :: non_neg_integer().
 set(Limiter, Key, PeriodMs, Count) ->
     case set_nif(Limiter, Key, PeriodMs, Count) of
@@ -320,9 +349,16 @@ reset(Limiter, Key, PeriodMs) ->
 %% the system at once, in huge pages where it has such); hits `allowed' (also those that were given back) and `denied'; `full': hits
 %% that found no free slot; `evicted' entries; `clock_in_use' of the preset limit; `now': ms since the table was made; `owner': pid, or
 %% `undefined' while it is dead. Looks at every slot, on a dirty scheduler: about 1 ms for each 100000 keys of capacity.
+%%
+%% Of a limiter that nodes share: `allowed' and `denied' are what this node's callers were answered, `live' the keys that this node
+%% keeps; `members'; `asked': questions that another node answered; `unreachable': those that nobody answered; `leased': units that this
+%% node was lent.
 -spec info(limiter()) -> #{atom() => term()}.
-info(_Limiter) ->
-    erlang:nif_error(not_loaded).
+info(Limiter) ->
+    case info_nif(Limiter) of
+        #{scope := local} = Info -> Info;
+        #{name := Name} = Info -> foundation_limiter_cluster:info(Name, Info)
+    end.
 
 %% @doc The handle of a limiter.
 -spec whereis(name()) -> handle() | undefined.
@@ -362,7 +398,7 @@ remove_nif(_Limiter, _Discard) ->
 -type more() :: nonempty_improper_list(cluster | denied | name(), boolean() | non_neg_integer()).
 
 more([cluster, Name | Telemetry], Request) ->
-    case apply(foundation_limiter_cluster, request, [Name, Request]) of
+    case foundation_limiter_cluster:request(Name, Request) of
         {deny, RetryAfterMs} when Telemetry -> denied(Name, Request, RetryAfterMs);
         Answer -> Answer
     end;
@@ -459,4 +495,41 @@ inc_nif(_Limiter, _Key, _PeriodMs, _N) ->
 %% @private
 -spec set_nif(limiter(), key(), pos_integer(), non_neg_integer()) -> non_neg_integer() | more().
 set_nif(_Limiter, _Key, _PeriodMs, _Count) ->
+    erlang:nif_error(not_loaded).
+
+%% @private
+-spec info_nif(limiter()) -> #{atom() => term()}.
+info_nif(_Limiter) ->
+    erlang:nif_error(not_loaded).
+
+%% ---- of limiters that nodes share; Rule is preset or {PeriodMs, Limit} -----------------------------------------------------------
+
+%% @private By the keeper of the key: take Cost, and of what is left one part in Share (0: nothing) to lend. Ms: how long the rest of
+%% the units is good for, or no hit is admitted.
+-spec lend_nif(limiter(), key(), foundation_limiter_cluster:rule(), pos_integer(), Share :: non_neg_integer()) ->
+    {granted, Units :: pos_integer(), Remaining :: non_neg_integer(), Ms :: non_neg_integer()}
+    | {denied, RetryAfterMs :: non_neg_integer(), Ms :: non_neg_integer()}.
+lend_nif(_Limiter, _Key, _Rule, _Cost, _Share) ->
+    erlang:nif_error(not_loaded).
+
+%% @private Keep what was lent, for hits on this node until EndMs; Closed: there is nothing more until then.
+-spec lease_nif(
+    limiter(), key(), foundation_limiter_cluster:rule(), Units :: non_neg_integer(), EndMs :: non_neg_integer(), Closed :: boolean()
+) -> ok.
+lease_nif(_Limiter, _Key, _Rule, _Units, _EndMs, _Closed) ->
+    erlang:nif_error(not_loaded).
+
+%% @private Forget what was lent of the key's budget, and that it has none.
+-spec forget_nif(limiter(), key(), foundation_limiter_cluster:rule()) -> ok.
+forget_nif(_Limiter, _Key, _Rule) ->
+    erlang:nif_error(not_loaded).
+
+%% @private The clock of EndMs.
+-spec lease_now_nif(limiter()) -> Ms :: non_neg_integer().
+lease_now_nif(_Limiter) ->
+    erlang:nif_error(not_loaded).
+
+%% @private Forget of all keys that they have no budget.
+-spec reopen_nif(limiter()) -> ok.
+reopen_nif(_Limiter) ->
     erlang:nif_error(not_loaded).

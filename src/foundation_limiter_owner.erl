@@ -21,8 +21,11 @@
     clock => auto,
     scope => local,
     telemetry => false,
-    persist => undefined
+    persist => undefined,
+    cluster_timeout => undefined
 }).
+-define(CLUSTER_TIMEOUT, 1000).
+-define(MAX_CLUSTER_TIMEOUT, 60000).
 
 -spec start_link(term(), term()) -> {ok, pid()} | {error, term()}.
 start_link(Name, Options) ->
@@ -45,15 +48,32 @@ deleted(Owner) ->
 %% Started by proc_lib, so that a start that fails sends its starter an answer and no exit signal.
 init(Parent, Name, Options) ->
     process_flag(trap_exit, true),
-    case foundation_limiter:attach_nif(Name, Options, self()) of
-        {ok, Handle, How} ->
-            State = #{handle => Handle, file => opened(Name, Handle, How)},
+    case attach(Name, Options) of
+        {ok, State} ->
             proc_lib:init_ack(Parent, {ok, self()}),
             gen_server:enter_loop(?MODULE, [], State);
         {error, _} = Error ->
             unlink(Parent),
             proc_lib:init_ack(Parent, Error)
     end.
+
+attach(Name, {Native, Cluster}) ->
+    case foundation_limiter:attach_nif(Name, Native, self()) of
+        {ok, Handle, How} ->
+            State = #{handle => Handle, file => opened(Name, Handle, How)},
+            case join(Name, Handle, Cluster) of
+                {ok, Membership} ->
+                    {ok, State#{membership => Membership}};
+                {error, _} = Error ->
+                    How =:= created andalso remove(State),
+                    Error
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+join(_Name, _Handle, local) -> {ok, none};
+join(Name, Handle, {Scope, Timeout, Shared}) -> foundation_limiter_membership:join(Name, Scope, Handle, Timeout, Shared).
 
 init(State) ->
     {ok, State}.
@@ -68,13 +88,23 @@ handle_cast(_Request, State) ->
 
 handle_info(look_after, #{handle := Handle, file := {Name, Told}} = State) ->
     {noreply, State#{file := look_after(Name, Handle, Told)}};
-handle_info(_Message, State) ->
-    {noreply, State}.
+handle_info(_Message, #{membership := none} = State) ->
+    {noreply, State};
+handle_info(Message, #{membership := Membership} = State) ->
+    {ok, Next} = foundation_limiter_membership:info(Message, Membership),
+    {noreply, State#{membership := Next}}.
 
-terminate(normal, State) -> remove(State);
-terminate(shutdown, State) -> remove(State);
-terminate({shutdown, _}, State) -> remove(State);
+terminate(normal, State) -> stop(State);
+terminate(shutdown, State) -> stop(State);
+terminate({shutdown, _}, State) -> stop(State);
 terminate(_Crash, _State) -> ok.
+
+%% The keys go to other members before the table goes.
+stop(#{membership := none} = State) ->
+    remove(State);
+stop(#{membership := Membership} = State) ->
+    ok = foundation_limiter_membership:leave(Membership),
+    remove(State).
 
 remove(#{handle := Handle}) ->
     try foundation_limiter:remove_nif(Handle, false) of
@@ -118,13 +148,14 @@ what_happened(Reason) -> ["cannot be written: ", atom_to_list(Reason)].
 
 %% ---- options ----------------------------------------------------------------------------------------------------------------------
 
-%% A tuple of all options in the order that attach_nif wants; what the values mean is checked there.
+%% A tuple of all options in the order that attach_nif wants, where what the values mean is checked; and what a limiter that is shared
+%% with other nodes needs besides.
 normalise(Options) when is_map(Options) ->
     case unsupported(maps:to_list(Options)) of
         none ->
             All = maps:merge(?DEFAULTS, Options),
             Order = [algorithm, limit, period, burst, capacity, on_full, clock, scope, telemetry, persist],
-            with_path(list_to_tuple([maps:get(Option, All) || Option <- Order]));
+            with_cluster(with_path(list_to_tuple([maps:get(Option, All) || Option <- Order])), All);
         {_, _} = Wrong ->
             {error, {badarg, Wrong}}
     end;
@@ -144,7 +175,22 @@ with_path(Values) ->
             end
     end.
 
+with_cluster({error, _} = Error, _All) ->
+    Error;
+with_cluster({ok, Native}, #{scope := Scope, cluster_timeout := Timeout} = All) when Scope =:= cluster; Scope =:= cluster_strict ->
+    %% What the members should agree on.
+    Shared = maps:with([algorithm, limit, period, burst, scope], All),
+    case Timeout of
+        undefined -> {ok, {Native, {Scope, ?CLUSTER_TIMEOUT, Shared}}};
+        _ when is_integer(Timeout), Timeout >= 1, Timeout =< ?MAX_CLUSTER_TIMEOUT -> {ok, {Native, {Scope, Timeout, Shared}}};
+        _ when is_integer(Timeout) -> {error, {badarg, {cluster_timeout, out_of_range}}};
+        _ -> {error, {badarg, {cluster_timeout, not_an_integer}}}
+    end;
+with_cluster({ok, Native}, #{cluster_timeout := undefined}) ->
+    {ok, {Native, local}};
+with_cluster({ok, _Native}, _All) ->
+    {error, {badarg, {cluster_timeout, only_for_cluster}}}.
+
 unsupported([]) -> none;
-unsupported([{scope, Scope} | _]) when Scope =:= cluster; Scope =:= cluster_strict -> {scope, not_supported};
 unsupported([{Option, _} | Rest]) when is_map_key(Option, ?DEFAULTS) -> unsupported(Rest);
 unsupported([{Option, _} | _]) -> {Option, unknown_option}.

@@ -9,6 +9,11 @@ start_link() ->
     supervisor:start_link({local, ?MODULE}, ?MODULE, []).
 
 init([]) ->
+    ok = foundation_limiter_cluster:create(),
+    Groups = #{
+        id => pg,
+        start => {pg, start_link, [foundation_native]}
+    },
     Flags = #{
         id => foundation_flags,
         start => {foundation_flags_server, start_link, []}
@@ -18,7 +23,7 @@ init([]) ->
         start => {foundation_snapshot_sup, start_link, []},
         type => supervisor
     },
-    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, [Flags, Stores | sentinel()]}}.
+    {ok, {#{strategy => one_for_one, intensity => 10, period => 10}, [Groups, Flags, Stores | sentinel()]}}.
 
 %% The sentinel comes last: it goes down first, after `bye'.
 sentinel() ->

@@ -227,9 +227,11 @@ bad_options_test() ->
         {persist, not_a_path, Good#{persist => [$a, -1]}},
         {persist, not_a_path, Good#{persist => [$a | $b]}},
         {persist, not_a_path, Good#{persist => lists:duplicate(5000, $a)}},
-        {scope, not_supported, Good#{scope => cluster}},
-        {scope, not_supported, Good#{scope => cluster_strict}},
         {scope, unknown_value, Good#{scope => galaxy}},
+        {cluster_timeout, only_for_cluster, Good#{cluster_timeout => 1000}},
+        {cluster_timeout, out_of_range, Good#{scope => cluster_strict, cluster_timeout => 0}},
+        {cluster_timeout, out_of_range, Good#{scope => cluster_strict, cluster_timeout => 60001}},
+        {cluster_timeout, not_an_integer, Good#{scope => cluster_strict, cluster_timeout => 1.5}},
         {limits, unknown_option, Good#{limits => 1}},
         {"limit", unknown_option, Good#{"limit" => 1}},
         {options, not_a_map, [{limit, 10}]}

@@ -1,6 +1,5 @@
 /*
- * limiter_debit.c - what else may be done to a key's budget than to hit it: debits that can be given back, reservations, counts,
- * leases.
+ * limiter_debit.c - what else may be done to a key's budget than to hit it: debits that can be given back, reservations, counts.
  *
  * Each operation is a change of the state's word, carried through by the slot protocol (limiter.c). Below: the arithmetic of these
  * changes, pure functions like those of limiter_rule.h; then the operations.
@@ -96,32 +95,6 @@ static bool set_change(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *
     if (algorithm == FDN_LIMITER_FIXED_WINDOW) /* an open window stays open */
         return charge_change(algorithm, rule, count, ms, state & ~FIXED_COUNT, now_ns, next, answer);
     return charge_change(algorithm, rule, count, ms, FDN_LIMITER_FRESH, now_ns, next, answer);
-}
-
-static bool grant_change(const fdn_limiter_rule *rule, uint64_t units, uint64_t ttl_ms, uint64_t state, uint64_t now_ns, bool closed,
-                         uint64_t *next, fdn_limiter_answer *answer)
-{
-    uint64_t now_ms = now_ns / FDN_NS_PER_MS, end = state >> 24, left = state & FDN_LIMITER_LEASE_COUNT;
-    uint64_t new_end = now_ms + ttl_ms;
-    if (end <= now_ms)
-        left = 0;
-    else
-        new_end = lesser(end, new_end);
-    *next = new_end << 24 | (uint64_t)closed << 23 | sum_up_to(left, units, FDN_LIMITER_MAX_LEASE);
-    answer->allowed = true;
-    return true;
-}
-
-static bool grant_open(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *rule, uint64_t units, uint64_t ttl_ms, uint64_t state,
-                       uint64_t now_ns, uint64_t *next, fdn_limiter_answer *answer)
-{
-    return grant_change(rule, units, ttl_ms, state, now_ns, false, next, answer);
-}
-
-static bool grant_closed(fdn_limiter_algorithm algorithm, const fdn_limiter_rule *rule, uint64_t units, uint64_t ttl_ms, uint64_t state,
-                         uint64_t now_ns, uint64_t *next, fdn_limiter_answer *answer)
-{
-    return grant_change(rule, units, ttl_ms, state, now_ns, true, next, answer);
 }
 
 /* What the state becomes when the debit is given back at `now`. The same: nothing of it is left. */
@@ -234,28 +207,15 @@ uint64_t fdn_limiter_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t
     return fdn_limiter_charge(t, rule, hash, 0);
 }
 
-uint64_t fdn_limiter_set_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t count)
+void fdn_limiter_set_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t count)
 {
     if (count == 0) {
         (void)fdn_limiter_reset(t, rule->period_ms, hash);
-        return 0;
+        return;
     }
     if (!countable(t, rule))
-        return 0;
+        return;
     /* Under the lock, as all that takes consumption away: see 6 in limiter.c. */
     fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
-    fdn_limiter_outcome out = fdn_limiter_change_locked(t, rule, set_change, count, 0, place);
-    return out.full ? 0 : out.answer.value;
-}
-
-/* ---- leases --------------------------------------------------------------------------------------------------------------------- */
-
-bool fdn_limiter_grant(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t units, uint64_t ttl_ms, bool closed)
-{
-    uint64_t late = fdn_limiter_uses_coarse(t, rule) ? t->tick_ms : 0; /* the clock, at the end, and this one need not be now */
-    if (t->algorithm != FDN_LIMITER_LEASE || ttl_ms <= late)
-        return false;
-    ttl_ms = lesser(ttl_ms - late, FDN_LIMITER_MAX_PERIOD_MS);
-    fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
-    return fdn_limiter_change_locked(t, rule, closed ? grant_closed : grant_open, units, ttl_ms, place).stored;
+    (void)fdn_limiter_change_locked(t, rule, set_change, count, 0, place);
 }

@@ -143,6 +143,7 @@ void fdn_limiter_destroy(fdn_limiter *t)
 {
     if (t == NULL)
         return;
+    fdn_limiter_destroy(t->leases);
     fdn_limiter_file_close(t->file, NULL, atomic_load(&t->manual_ns), t->discard);
     for (int i = 0; i < FDN_LIMITER_STRIPES; i++)
         pthread_mutex_destroy(&t->stripes[i].lock);
@@ -178,6 +179,12 @@ int fdn_limiter_advance(fdn_limiter *t, uint64_t ms)
 {
     if (t->clock != FDN_LIMITER_MANUAL)
         return FDN_EINVAL;
+    /* Leases first: a window must not begin while what was lent in the last one is good. */
+    if (t->leases != NULL) {
+        int rc = fdn_limiter_advance(t->leases, ms);
+        if (rc != 0)
+            return rc;
+    }
     uint64_t now = atomic_load(&t->manual_ns), end = FDN_LIMITER_MAX_NOW_NS;
     if (t->algorithm == FDN_LIMITER_SLIDING_WINDOW)
         end = FDN_LIMITER_MAX_SLIDING_NOW_MS * FDN_NS_PER_MS;
@@ -216,5 +223,12 @@ void fdn_limiter_stats_of(fdn_limiter *t, fdn_limiter_stats *out)
     for (int i = 0; i < FDN_LIMITER_STRIPES; i++) {
         out->full += atomic_load_explicit(&t->stripes[i].full, memory_order_relaxed);
         out->evicted += atomic_load_explicit(&t->stripes[i].evicted, memory_order_relaxed);
+    }
+    if (t->leases != NULL) {
+        fdn_limiter_stats lent;
+        fdn_limiter_stats_of(t->leases, &lent);
+        out->allowed += lent.allowed;
+        out->denied += lent.denied;
+        out->bytes += lent.bytes;
     }
 }

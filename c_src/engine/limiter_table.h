@@ -52,6 +52,7 @@ struct fdn_limiter {
     void *mapping;
     void *block;                   /* what this struct was allocated in */
     struct fdn_limiter_file *file; /* where the buckets are, or NULL */
+    fdn_limiter *leases;           /* limiter_lease.h, or NULL */
     _Atomic bool discard;          /* the file goes with the table */
     uint64_t dropped;              /* slots, when it was opened */
     _Atomic uint64_t manual_ns;
@@ -229,9 +230,10 @@ bool fdn_limiter_exchange(const fdn_limiter *t, fdn_limiter_slot at, uint64_t pr
 static FDN_INLINE fdn_limiter_answer fdn_limiter_counted(fdn_limiter *t, fdn_limiter_algorithm algorithm, unsigned lane,
                                                          const fdn_limiter_rule *rule, uint64_t cost, fdn_limiter_answer answer)
 {
+    if (algorithm == FDN_LIMITER_LEASE && !answer.allowed && answer.value == FDN_LIMITER_ASK)
+        return answer;
     /* The caller may read the coarse clock just after a tick and come back just before one. */
-    if (!answer.allowed && rule->units != 0 && (algorithm != FDN_LIMITER_LEASE || answer.value != FDN_LIMITER_ASK) &&
-        fdn_limiter_uses_coarse(t, rule))
+    if (!answer.allowed && rule->units != 0 && fdn_limiter_uses_coarse(t, rule))
         answer.value += t->tick_ms;
 #ifndef FDN_LIMITER_UNCOUNTED /* bench/hits.c */
     if (cost != 0) {

@@ -58,6 +58,9 @@
     X(local)                                                                                                                           \
     X(cluster)                                                                                                                         \
     X(cluster_strict)                                                                                                                  \
+    X(preset)                                                                                                                          \
+    X(granted)                                                                                                                         \
+    X(name)                                                                                                                            \
     X(telemetry)                                                                                                                       \
     X(entry)                                                                                                                           \
     X(expired)                                                                                                                         \

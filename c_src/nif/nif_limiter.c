@@ -13,6 +13,7 @@
 
 #include "base/fdn_error.h"
 #include "base/fdn_inline.h"
+#include "engine/limiter_lease.h"
 
 /* ---- arguments ------------------------------------------------------------------------------------------------------------------ */
 
@@ -156,7 +157,8 @@ static FDN_INLINE call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsign
         *wrong = (fdn_limiter_complaint){"limiter", "not_local"};
         return WRONG;
     }
-    if (tags & FDN_LIMITER_SCOPE)
+    bool lent = tags & FDN_LIMITER_CLUSTER && s->verb == HIT && amount != 0;
+    if (tags & FDN_LIMITER_SCOPE && !lent)
         return with_tags(t, ELSEWHERE, out);
     switch (fdn_limiter_key(env, argv[1], fdn_limiter_secret_of(t), dirty, &hash)) {
     case FDN_KEY_HASHED:
@@ -169,7 +171,9 @@ static FDN_INLINE call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsign
     }
     switch (s->verb) {
     case HIT:
-        out->answer = fdn_limiter_hit(t, lane, rule, hash, amount);
+        out->answer = lent ? fdn_limiter_lease_hit(t, lane, rule, hash, amount) : fdn_limiter_hit(t, lane, rule, hash, amount);
+        if (lent && !out->answer.allowed && out->answer.value == FDN_LIMITER_ASK)
+            return with_tags(t, ELSEWHERE, out);
         break;
     case RESERVE:
         out->answer = fdn_limiter_reserve(t, lane, rule, hash, amount, wait, &out->debit);
@@ -184,7 +188,8 @@ static FDN_INLINE call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsign
         out->answer.value = fdn_limiter_charge(t, rule, hash, amount);
         return DONE;
     case SET:
-        out->answer.value = fdn_limiter_set_used(t, rule, hash, amount);
+        fdn_limiter_set_used(t, rule, hash, amount);
+        out->answer.value = amount;
         return DONE;
     }
     if (!out->answer.allowed && amount != 0 && tags & FDN_LIMITER_TELEMETRY)
@@ -328,9 +333,14 @@ static ErlNifFunc functions[] = {
     {"reserve_nif", 4, nif_reserve_4, 0},
     {"refund", 1, fdn_limiter_nif_refund, 0},
     {"hit_all_nif", 1, fdn_limiter_nif_hit_all, 0},
+    {"lend_nif", 5, fdn_limiter_nif_lend, 0},
+    {"lease_nif", 6, fdn_limiter_nif_lease, 0},
+    {"forget_nif", 3, fdn_limiter_nif_forget, 0},
+    {"lease_now_nif", 1, fdn_limiter_nif_lease_now, 0},
+    {"reopen_nif", 1, fdn_limiter_nif_reopen, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"advance", 2, fdn_limiter_nif_advance, ERL_NIF_DIRTY_JOB_IO_BOUND}, /* a file is told the time */
     {"whereis", 1, fdn_limiter_nif_whereis, 0},
-    {"info", 1, fdn_limiter_nif_info, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"info_nif", 1, fdn_limiter_nif_info, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"attach_nif", 3, fdn_limiter_nif_attach, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"look_after_nif", 1, fdn_limiter_nif_look_after, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"remove_nif", 2, fdn_limiter_nif_remove, ERL_NIF_DIRTY_JOB_IO_BOUND},

@@ -143,6 +143,13 @@ int fdn_limiter_open_types(ErlNifEnv *env, fdn_lib *lib);
 ERL_NIF_TERM fdn_limiter_make_token(ErlNifEnv *env, const fdn_lib *lib, uint64_t handle, const fdn_limiter_debit *debit);
 ERL_NIF_TERM fdn_limiter_nif_refund(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
+/* nif_limiter_cluster.c; reopen on a dirty scheduler */
+ERL_NIF_TERM fdn_limiter_nif_lend(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM fdn_limiter_nif_lease(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM fdn_limiter_nif_forget(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM fdn_limiter_nif_lease_now(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM fdn_limiter_nif_reopen(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
 /* nif_limiter_all.c */
 ERL_NIF_TERM fdn_limiter_nif_hit_all(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 

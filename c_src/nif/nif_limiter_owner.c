@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/fdn_error.h"
+#include "engine/limiter_lease.h"
 #include "nif/nif_limiter.h"
 
 /* ---- options -------------------------------------------------------------------------------------------------------------------- */
@@ -185,6 +186,10 @@ static ERL_NIF_TERM create(ErlNifEnv *env, fdn_limiter_state *st, ERL_NIF_TERM n
         memcpy(fdn_limiter_secret_of(t)->salts, st->secret.salts, sizeof st->secret.salts);
     else
         *fdn_limiter_secret_of(t) = st->secret;
+    if ((w->config.tags & FDN_LIMITER_SCOPE) == FDN_LIMITER_CLUSTER && fdn_limiter_lease_add(t) != 0) {
+        fdn_limiter_destroy(t);
+        return fdn_error_term(env, FDN_ENOMEM);
+    }
     rc = fdn_limiters_add(st->names, name, owner->pid, t, &entry);
     if (rc == 0)
         return attached(env, entry.handle, fdn_lib_of(env)->atoms.created);
@@ -359,7 +364,7 @@ ERL_NIF_TERM fdn_limiter_nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM a
 #define COUNT(value) enif_make_uint64(env, (value))
     ERL_NIF_TERM keys[] = {a->algorithm, a->limit, a->period,    a->burst,   a->capacity,   a->on_full, a->clock,  a->clock_in_use,
                            a->now,       a->owner, a->live,      a->slots,   a->bytes,      a->allowed, a->denied, a->full,
-                           a->evicted,   a->scope, a->telemetry, a->persist, a->disk_bytes, a->faulted};
+                           a->evicted,   a->scope, a->telemetry, a->persist, a->disk_bytes, a->faulted, a->name};
     ERL_NIF_TERM values[] = {words.algorithms[config.algorithm],
                              preset ? COUNT(config.limit) : a->undefined,
                              preset ? COUNT(config.period_ms) : a->undefined,
@@ -381,7 +386,8 @@ ERL_NIF_TERM fdn_limiter_nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM a
                              words.booleans[(config.tags & FDN_LIMITER_TELEMETRY) != 0],
                              path,
                              COUNT(stats.disk_bytes),
-                             words.booleans[stats.faulted]};
+                             words.booleans[stats.faulted],
+                             (ERL_NIF_TERM)config.label};
 #undef COUNT
     _Static_assert(sizeof keys == sizeof values, "a value for each key");
     ERL_NIF_TERM map;

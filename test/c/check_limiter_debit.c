@@ -1,4 +1,4 @@
-/* Debits that are given back, reservations, counts and leases, each on its own, with a manual clock. limiter_steps interleaves them. */
+/* Debits that are given back, reservations and counts, each on its own, with a manual clock. limiter_steps interleaves them. */
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "engine/limiter.h"
 #include "test/c/support.h"
 
-#define ALGORITHMS 3 /* that count; the lease is apart */
+#define ALGORITHMS 3
 
 static uint64_t hash_of(uint64_t key)
 {
@@ -350,106 +350,6 @@ START_TEST(counts_and_a_full_table)
 }
 END_TEST
 
-/* ---- leases --------------------------------------------------------------------------------------------------------------------- */
-
-static bool grant(fdn_limiter *t, uint64_t key, uint64_t units, uint64_t ttl_ms, bool closed)
-{
-    return fdn_limiter_grant(t, fdn_limiter_preset(t), hash_of(key), units, ttl_ms, closed);
-}
-
-static void denied(fdn_limiter *t, uint64_t key, uint64_t cost, uint64_t value)
-{
-    fdn_limiter_answer a = hit(t, key, cost);
-    ck_assert(!a.allowed);
-    ck_assert_uint_eq(a.value, value);
-}
-
-START_TEST(leases)
-{
-    fdn_limiter *t = table(FDN_LIMITER_LEASE, 100, 1000);
-    denied(t, 1, 1, FDN_LIMITER_ASK);
-    denied(t, 1, 0, FDN_LIMITER_ASK);
-    ck_assert(!grant(t, 1, 10, 0, false));
-    ck_assert(grant(t, 1, 10, 100, false));
-    ck_assert_uint_eq(left(t, 1), 10);
-    ck_assert_uint_eq(hit(t, 1, 4).value, 6);
-    denied(t, 1, 7, FDN_LIMITER_ASK);
-    advance(t, 30);
-    /* More of it, and the earlier end holds. */
-    ck_assert(grant(t, 1, 2, 1000, true));
-    ck_assert_uint_eq(left(t, 1), 8);
-    denied(t, 1, 9, 70);
-    ck_assert(grant(t, 1, 1, 20, true));
-    denied(t, 1, 10, 20);
-    ck_assert(grant(t, 1, 0, 20, false));
-    denied(t, 1, 10, FDN_LIMITER_ASK);
-    ck_assert(hit(t, 1, 8).allowed);
-    advance(t, 19);
-    ck_assert_uint_eq(left(t, 1), 1);
-    advance(t, 1);
-    denied(t, 1, 1, FDN_LIMITER_ASK);
-    /* A denial is worth keeping too. */
-    ck_assert(grant(t, 2, 0, 50, true));
-    denied(t, 2, 1, 50);
-    advance(t, 50);
-    denied(t, 2, 1, FDN_LIMITER_ASK);
-    /* No count, and the ends of the word. */
-    ck_assert_uint_eq(charge(t, 1, 5), 0);
-    set_used(t, 1, 5);
-    ck_assert_uint_eq(used(t, 1), 0);
-    denied(t, 1, 1, FDN_LIMITER_ASK);
-    ck_assert(grant(t, 1, UINT64_MAX, UINT64_MAX, false));
-    ck_assert(grant(t, 1, UINT64_MAX, UINT64_MAX, false));
-    ck_assert_uint_eq(left(t, 1), FDN_LIMITER_MAX_LEASE);
-    advance(t, FDN_LIMITER_MAX_NOW_NS / FDN_NS_PER_MS - 100);
-    ck_assert(grant(t, 1, UINT64_MAX, UINT64_MAX, true));
-    ck_assert(hit(t, 1, 100).allowed);
-    denied(t, 1, FDN_LIMITER_MAX_LEASE, FDN_LIMITER_MAX_PERIOD_MS);
-    ck_assert(fdn_limiter_reset(t, 1000, hash_of(1)));
-    denied(t, 1, 1, FDN_LIMITER_ASK);
-    fdn_limiter_destroy(t);
-    t = table(FDN_LIMITER_FIXED_WINDOW, 10, 1000);
-    ck_assert(!grant(t, 1, 10, 100, false));
-    fdn_limiter_destroy(t);
-}
-END_TEST
-
-START_TEST(leases_take_back)
-{
-    fdn_limiter *t = table(FDN_LIMITER_LEASE, 100, 1000);
-    ck_assert(grant(t, 1, 10, 100, true));
-    fdn_limiter_debit d = take(t, 1, 4), e = take(t, 1, 1);
-    ck_assert_uint_eq(left(t, 1), 5);
-    ck_assert(fdn_limiter_give_back(t, &d));
-    ck_assert_uint_eq(left(t, 1), 9);
-    denied(t, 1, 10, 100);
-    advance(t, 100);
-    ck_assert(!fdn_limiter_give_back(t, &e));
-    ck_assert(grant(t, 1, 1, 100, false));
-    ck_assert(!fdn_limiter_give_back(t, &e)); /* the new lease outlives what was taken */
-    ck_assert_uint_eq(left(t, 1), 1);
-    fdn_limiter_destroy(t);
-}
-END_TEST
-
-/* A coarse clock shortens a lease by its tick. */
-START_TEST(leases_by_the_coarse_clock)
-{
-    uint64_t tick = (fdn_clock_coarse_resolution_ns() + FDN_NS_PER_MS - 1) / FDN_NS_PER_MS;
-    fdn_limiter_config config = {
-        .algorithm = FDN_LIMITER_LEASE, .clock = FDN_LIMITER_COARSE, .limit = 1, .period_ms = 1000, .burst = 1, .capacity = 1};
-    fdn_limiter *t;
-    fdn_limiter_fit fit;
-    ck_assert_int_eq(fdn_limiter_create(&config, &t, &fit), 0);
-    denied(t, 1, 1, FDN_LIMITER_ASK);
-    ck_assert(!grant(t, 1, 1, tick, false));
-    ck_assert(grant(t, 1, 1, tick + FDN_LIMITER_MAX_PERIOD_MS, true));
-    ck_assert(hit(t, 1, 1).allowed);
-    ck_assert_uint_le(hit(t, 1, 1).value, FDN_LIMITER_MAX_PERIOD_MS + tick);
-    fdn_limiter_destroy(t);
-}
-END_TEST
-
 int main(void)
 {
     Suite *s = suite_create("limiter_debit");
@@ -465,9 +365,6 @@ int main(void)
     tcase_add_loop_test(c, counts_stay_where_the_range_ends, 0, ALGORITHMS);
     tcase_add_loop_test(c, counts_of_a_limit_zero, 0, ALGORITHMS);
     tcase_add_loop_test(c, counts_and_a_full_table, 0, ALGORITHMS);
-    tcase_add_test(c, leases);
-    tcase_add_test(c, leases_take_back);
-    tcase_add_test(c, leases_by_the_coarse_clock);
     suite_add_tcase(s, c);
     return support_run(s);
 }

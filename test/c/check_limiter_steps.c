@@ -16,8 +16,8 @@ typedef enum { HIT, RESERVE, GIVE_BACK, CHARGE, SET, GRANT, RESET, ADVANCE } ver
 
 typedef struct {
     verb what;
-    unsigned key; /* ADVANCE: ms */
-    uint64_t units, ms;
+    unsigned key;       /* ADVANCE: ms */
+    uint64_t units, ms; /* GRANT: from when it is performed on, the moment at which it ends */
     bool closed;
     fdn_limiter_debit debit; /* what was taken, or is to be given back */
     fdn_limiter_answer answer;
@@ -156,8 +156,10 @@ static fdn_limiter_answer naive_do(naive *n, const operation *op)
         add_units(b, n->now, op->units);
         break;
     case GRANT:
+        if (op->ms <= n->now)
+            return (fdn_limiter_answer){false, 0};
+        b->end = b->used != 0 && b->end < op->ms ? b->end : op->ms;
         b->used += op->units;
-        b->end = b->end != 0 && b->end < n->now + op->ms ? b->end : n->now + op->ms;
         b->more = op->closed;
         break;
     case RESET:
@@ -232,6 +234,7 @@ static void perform(operation *op)
         fdn_limiter_set_used(t, rule, hash, op->units);
         break;
     case GRANT:
+        op->ms += fdn_limiter_read_clock(t, false) / FDN_NS_PER_MS;
         op->answer.allowed = fdn_limiter_grant(t, rule, hash, op->units, op->ms, op->closed);
         break;
     case RESET:

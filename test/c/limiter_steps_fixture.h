@@ -7,6 +7,7 @@
 
 #include "base/fdn_atomic.h"
 #include "base/fdn_hash.h"
+#include "engine/limiter_lease.h"
 #include "engine/limiter_table.h"
 #include "test/c/support.h"
 

@@ -40,6 +40,7 @@ defmodule Foundation.Native.Limiter do
           | {:on_full, :evict | :deny | :allow}
           | {:clock, :auto | :precise | :coarse | :manual}
           | {:scope, :local | :cluster | :cluster_strict}
+          | {:cluster_timeout, pos_integer}
           | {:telemetry, boolean}
           | {:persist, Path.t()}
 
