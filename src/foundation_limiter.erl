@@ -318,8 +318,9 @@ inc(Limiter, Key, PeriodMs, N) ->
         Count -> Count
     end.
 
-%% @doc Set the units that the key has used under this period, as if that was just now, and give the count back. With `gcra' the period
-%% is the preset one. Count has the range of {@link inc/3}'s N; 0 is a {@link reset/3}.
+%% @doc Set the units that the key has used under this period, as if that was just now, and give the new count. With `gcra' the period
+%% is the preset one. Count has the range of {@link inc/3}'s N; 0 is a {@link reset/3}. The answer is 0 where nothing was kept, by
+%% a full table as there, or by `gcra' with a limit of 0.
 -spec set(limiter(), key(), PeriodMs :: pos_integer(), Count :: non_neg_integer()) -> Count :: non_neg_integer().
 set(Limiter, Key, PeriodMs, Count) ->
     case set_nif(Limiter, Key, PeriodMs, Count) of

@@ -267,8 +267,34 @@ set_to_none_by_no_limit_test() ->
         {allow, 0} = ?L:hit(N, k, 1000, 1),
         ?assertEqual(0, ?L:get(N, k)),
         ?assertEqual(0, ?L:inc(N, k, 1)),
+        ?assertEqual(0, ?L:set(N, k, 1000, 1)),
+        ?assertMatch({deny, _}, ?L:peek(N, k, 1000, 1)),
         ?assertEqual(0, ?L:set(N, k, 1000, 0)),
         ?assertEqual({allow, 1}, ?L:peek(N, k, 1000, 1))
+    end).
+
+%% Where there is no slot, nothing is counted, and that is what is answered.
+counts_of_a_full_table_test() ->
+    [
+        with(#{algorithm => A, limit => 5, period => 1000, capacity => 1, on_full => OnFull}, fun(N) ->
+            #{slots := Slots} = ?L:info(N),
+            [?L:hit(N, K) || K <- lists:seq(1, 20 * Slots)],
+            #{full := Full} = ?L:info(N),
+            [
+                begin
+                    ?assertEqual({A, 0}, {A, ?L:inc(N, {new, K}, 3)}),
+                    ?assertEqual({A, 0}, {A, ?L:set(N, {new, K}, 1000, 3)}),
+                    ?assertEqual({A, 0}, {A, ?L:get(N, {new, K})})
+                end
+             || K <- [1, 2, 3]
+            ],
+            ?assertMatch(#{live := Slots, full := F} when F =:= Full + 6, ?L:info(N))
+        end)
+     || A <- algorithms(), OnFull <- [deny, allow]
+    ],
+    with(#{limit => 5, period => 1000, capacity => 1, on_full => evict}, fun(N) ->
+        [?assertEqual(3, ?L:inc(N, K, 3)) || K <- lists:seq(1, 100)],
+        [?assertEqual(4, ?L:set(N, K, 1000, 4)) || K <- lists:seq(101, 200)]
     end).
 
 %% Counted to the end at the end of the clock, no word overflows into another.

@@ -126,11 +126,11 @@ inc(Ref, Key, {Period, _, _} = Rule, N) ->
     {get(Ref2, Key, Rule), Ref2}.
 
 %% As if this many units were all that was consumed; an open window stays open. Of none it is a reset.
--spec set(ref(), term(), rule(), non_neg_integer()) -> ref().
+-spec set(ref(), term(), rule(), non_neg_integer()) -> {non_neg_integer(), ref()}.
 set(Ref, Key, {Period, _, _}, 0) ->
-    reset(Ref, Key, Period);
+    {0, reset(Ref, Key, Period)};
 set(#{algorithm := gcra} = Ref, _Key, {_, 0, _}, _N) ->
-    Ref;
+    {0, Ref};
 set(#{algorithm := Algorithm, now := Now, books := Books} = Ref, Key, {Period, _, _} = Rule, N) ->
     Budget = {Key, Period},
     Opened =
@@ -139,7 +139,7 @@ set(#{algorithm := Algorithm, now := Now, books := Books} = Ref, Key, {Period, _
             _ -> Now
         end,
     Emptied = Ref#{books := maps:remove(Budget, Books)},
-    Ref#{books := Books#{Budget => [{Opened, min(worth(Ref, Rule, N), room(Emptied, Budget, Rule))}]}}.
+    {N, Ref#{books := Books#{Budget => [{Opened, min(worth(Ref, Rule, N), room(Emptied, Budget, Rule))}]}}}.
 
 %% The most that may be counted in one call.
 -spec most(ref(), rule()) -> non_neg_integer().

@@ -205,7 +205,7 @@ expected({Verb, L, Key, Rule, Size}, Refs, _Tokens) ->
         case {Verb, size(Verb, Size, Ref, All)} of
             {hit, Cost} -> limiter_reference:hit(Ref, Key, All, Cost);
             {inc, N} -> limiter_reference:inc(Ref, Key, All, N);
-            {set, N} -> {N, limiter_reference:set(Ref, Key, All, N)}
+            {set, N} -> limiter_reference:set(Ref, Key, All, N)
         end,
     {Answer, Refs#{L := Ref2}}.
 

@@ -185,13 +185,13 @@ bool fdn_limiter_give_back(fdn_limiter *t, const fdn_limiter_debit *debit);
  * has admitted. gcra needs a rule that admits something (limit above 0), and answers 0 and does nothing by any other one; a lease has
  * no count.
  *
- * charge adds n, limit or not, and returns the new count, which stays where the range of limits ends (gcra: at MAX_AHEAD). Concurrent
- * hits and charges are never lost. set_used makes the count what it says, as if the key had consumed it just now; 0 is a reset. Both
- * insert an absent key; where the table is full, and on_full is not to evict, nothing is kept, and charge returns 0.
+ * charge adds n, limit or not; the count stays where the range of limits ends (gcra: at FDN_LIMITER_MAX_AHEAD). Concurrent hits and
+ * charges are never lost. set_used makes the count what it says, as if the key had consumed it just now; 0 is a reset. Both insert an
+ * absent key and return the new count; where the table is full, and on_full is not to evict, nothing is kept: 0.
  */
 uint64_t fdn_limiter_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash);
 uint64_t fdn_limiter_charge(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t n);
-void fdn_limiter_set_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t count);
+uint64_t fdn_limiter_set_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t count);
 
 /* Give the key its whole budget back, under this period. Returns whether anything was consumed. */
 bool fdn_limiter_reset(fdn_limiter *t, uint64_t period_ms, uint64_t hash);

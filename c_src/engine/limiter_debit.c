@@ -207,15 +207,16 @@ uint64_t fdn_limiter_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t
     return fdn_limiter_charge(t, rule, hash, 0);
 }
 
-void fdn_limiter_set_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t count)
+uint64_t fdn_limiter_set_used(fdn_limiter *t, const fdn_limiter_rule *rule, uint64_t hash, uint64_t count)
 {
     if (count == 0) {
         (void)fdn_limiter_reset(t, rule->period_ms, hash);
-        return;
+        return 0;
     }
     if (!countable(t, rule))
-        return;
+        return 0;
     /* Under the lock, as all that takes consumption away: see 6 in limiter.c. */
     fdn_limiter_place place = fdn_limiter_place_of(t, fdn_limiter_print_of(hash, rule->period_ms));
-    (void)fdn_limiter_change_locked(t, rule, set_change, count, 0, place);
+    fdn_limiter_outcome out = fdn_limiter_change_locked(t, rule, set_change, count, 0, place);
+    return out.full ? 0 : out.answer.value;
 }

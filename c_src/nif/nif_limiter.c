@@ -188,8 +188,7 @@ static FDN_INLINE call_result call_inside(ErlNifEnv *env, fdn_limiter *t, unsign
         out->answer.value = fdn_limiter_charge(t, rule, hash, amount);
         return DONE;
     case SET:
-        fdn_limiter_set_used(t, rule, hash, amount);
-        out->answer.value = amount;
+        out->answer.value = fdn_limiter_set_used(t, rule, hash, amount);
         return DONE;
     }
     if (!out->answer.allowed && amount != 0 && tags & FDN_LIMITER_TELEMETRY)
