@@ -285,7 +285,7 @@ ask(L, Hash, Question) ->
     case ask(L, Hash, Question, now_ms() + L#limiter.timeout, 2) of
         {ok, {badarg, Detail}} ->
             error({badarg, Detail});
-        {ok, Answer} when Answer =/= unknown_request ->
+        {ok, Answer} when Answer =/= unknown_request, Answer =/= gone ->
             {ok, Answer};
         _ ->
             ok = count(L, unreachable, 1),
@@ -299,7 +299,10 @@ ask(L = #limiter{name = Name}, Hash, Question, Deadline, Tries) ->
         undefined ->
             unreachable;
         Node when Node =:= node() ->
-            {ok, foundation_limiter_member:serve(foundation_limiter:home(L#limiter.handle), Question)};
+            case foundation_limiter_member:serve(foundation_limiter:home(L#limiter.handle), Question) of
+                gone -> error({badarg, {limiter, deleted}});
+                Answer -> {ok, Answer}
+            end;
         Node ->
             Trust = trust(L, Node),
             case Trust =/= suspected andalso call(L, Hash, Node, Question, Deadline) of

@@ -21,12 +21,14 @@ start_link(Name, Handle, Options) ->
 name(Name) ->
     list_to_atom("foundation_limiter." ++ atom_to_list(Name)).
 
-%% @doc Answer a question from the limiter's own table. `Home' is the limiter at home: {@link foundation_limiter:home/1}.
+%% @doc Answer a question from the limiter's own table. `Home' is the limiter at home: {@link foundation_limiter:home/1}. `gone': its
+%% table is, as it is for a moment before the owner of a deleted limiter leaves the members.
 -spec serve(foundation_limiter:limiter(), {atom(), [term()]}) -> term().
 serve(Home, {Function, Arguments}) ->
     try
         apply(foundation_limiter, Function, [Home | Arguments])
     catch
+        error:{badarg, {limiter, _}} -> gone;
         error:{badarg, Detail} -> {badarg, Detail}
     end.
 

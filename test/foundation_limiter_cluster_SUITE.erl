@@ -20,6 +20,7 @@
     keeper_killed/1,
     keeper_killed_under_load/1,
     keeper_leaves/1,
+    keeper_is_being_deleted/1,
     keeper_joins/1,
     split_and_healed/1,
     processes_killed/1,
@@ -45,9 +46,9 @@ all() ->
 groups() ->
     Both = [
         never_over_the_limit, every_kind_of_key, reset_everywhere, windows_end, limits_differ, bad_arguments, strange_questions,
-        deleted_and_made_again, keeper_killed, keeper_killed_under_load, keeper_leaves, keeper_joins, split_and_healed,
-        processes_killed, application_restarted, keeper_does_not_answer, connection_full, counts_everywhere, what_is_refused,
-        figures_and_telemetry
+        deleted_and_made_again, keeper_killed, keeper_killed_under_load, keeper_leaves, keeper_is_being_deleted, keeper_joins,
+        split_and_healed, processes_killed, application_restarted, keeper_does_not_answer, connection_full, counts_everywhere,
+        what_is_refused, figures_and_telemetry
     ],
     [{cluster_strict, [], Both}, {cluster, [], Both ++ [hot_keys_ask_seldom, denials_ask_nobody]}].
 
@@ -254,6 +255,31 @@ keeper_leaves(Config) ->
     fdn_cluster:agreed([A, B], api),
     ?assertEqual(20, fdn_cluster:admitted([A, B], api, [Key])),
     ?assertEqual(0, fdn_cluster:admitted([A, B], api, [Other])).
+
+%% In the middle of a deletion a keeper has no table any more and is still a member. Who asks it learns nothing; it is not his limiter
+%% that is gone.
+keeper_is_being_deleted(Config) ->
+    [A, B, C] = Vms = ?config(vms, Config),
+    ok = fdn_cluster:start(Vms, api, options(Config, #{limit => 20})),
+    [Key, Other] = [fdn_cluster:key_of(Keeper, A, api) || Keeper <- [C, B]],
+    {ok, _} = call(C, ?L, remove_nif, [api, false]),
+    Tried = fun(F, Args) -> call(A, fdn_cluster, tried, [?L, F, Args]) end,
+    [
+        ?assertMatch({F, {deny, _}}, {F, Tried(F, [api, Key | More])})
+     || {F, More} <- [{hit, []}, {hit, [?HOUR, 7]}, {hit, [0]}, {peek, []}]
+    ],
+    [
+        ?assertEqual({F, {error, unreachable}}, {F, Tried(F, [api, Key | More])})
+     || {F, More} <- [{reset, []}, {get, []}, {inc, [1]}, {set, [?HOUR, 1]}]
+    ],
+    ?assertMatch({allow, _}, Tried(hit, [api, Other])),
+    %% There it is.
+    ?assertEqual({error, {badarg, {limiter, unknown}}}, call(C, fdn_cluster, tried, [?L, hit, [api, Key]])),
+    Requested = fun(Request) -> call(C, fdn_cluster, tried, [foundation_limiter_cluster, request, [api, Request]]) end,
+    [
+        ?assertEqual({error, {badarg, {limiter, deleted}}}, Requested(Asked))
+     || Asked <- [{hit, Key, preset, 1}, {peek, Key, preset}, {get, Key, preset}]
+    ].
 
 keeper_joins(Config) ->
     [A, B, C] = Vms = ?config(vms, Config),
