@@ -150,7 +150,7 @@ load() ->
 %% Options and defaults: `algorithm' (`gcra'), `limit' and `period' in ms (both, or neither: then every hit brings its own), `burst'
 %% (the limit; `gcra' only), `capacity' (100000 keys), `on_full' (`evict'), `clock' (`auto'), `scope' (`local'), `cluster_timeout' in ms
 %% (1000; 1..60000, not with local scope), `telemetry' (`false'), `persist' (`undefined': in memory). An option that is unknown is an
-%% error, never ignored.
+%% error, never ignored. The name of a limiter that nodes share has at most 236 characters (`{badarg, {name, too_long}}').
 %%
 %% The table outlives a crash of its owner: hits go on meanwhile, and the next `start_link' of the name takes the living table over,
 %% with all its budgets; its options must be the same (`{error, {badarg, {Option, differs_from_living_table}}}' otherwise; {@link

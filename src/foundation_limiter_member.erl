@@ -6,7 +6,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--export([start_link/3, name/1, serve/2]).
+-export([start_link/3, name/1, may_be_named/1, serve/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
 -define(SCOPE, foundation_native).
@@ -19,7 +19,15 @@ start_link(Name, Handle, Options) ->
 %% The name under which it is registered on every node. One atom a limiter.
 -spec name(foundation_limiter:name()) -> atom().
 name(Name) ->
-    list_to_atom("foundation_limiter." ++ atom_to_list(Name)).
+    list_to_atom(full_name(Name)).
+
+%% An atom has at most 255 characters.
+-spec may_be_named(foundation_limiter:name()) -> boolean().
+may_be_named(Name) ->
+    length(full_name(Name)) =< 255.
+
+full_name(Name) ->
+    "foundation_limiter." ++ atom_to_list(Name).
 
 %% @doc Answer a question from the limiter's own table. `Home' is the limiter at home: {@link foundation_limiter:home/1}. `gone': its
 %% table is, as it is for a moment before the owner of a deleted limiter leaves the members.

@@ -30,8 +30,13 @@
 -spec start_link(term(), term()) -> {ok, pid()} | {error, term()}.
 start_link(Name, Options) ->
     case normalise(Options) of
-        {ok, Normal} -> proc_lib:start_link(?MODULE, init, [self(), Name, Normal]);
-        {error, _} = Error -> Error
+        {ok, {_, Cluster} = Normal} ->
+            case Cluster =:= local orelse not is_atom(Name) orelse foundation_limiter_member:may_be_named(Name) of
+                true -> proc_lib:start_link(?MODULE, init, [self(), Name, Normal]);
+                false -> {error, {badarg, {name, too_long}}}
+            end;
+        {error, _} = Error ->
+            Error
     end.
 
 %% Tell the owner that its table is gone, and wait until it has stopped.

@@ -436,7 +436,13 @@ what_is_refused(Config) ->
             {{limit, missing}, #{}}
         ]
     ],
-    ?assertEqual(undefined, call(Vm, ?L, whereis, [other])).
+    ?assertEqual(undefined, call(Vm, ?L, whereis, [other])),
+    %% The name is a part of another one, which is an atom, too.
+    Long = list_to_atom(lists:duplicate(236, 1080)),
+    ?assertEqual(ok, fdn_cluster:start_alone(Vm, Long, options(Config, #{limit => 10}))),
+    ?assertMatch({allow, 9}, call(Vm, ?L, hit, [Long, key])),
+    Longer = list_to_atom(lists:duplicate(237, $x)),
+    ?assertEqual({error, {badarg, {name, too_long}}}, Tried(start_link, [Longer, options(Config, #{limit => 10})])).
 
 %% Each node counts and tells what its own callers were answered, wherever that was decided.
 figures_and_telemetry(Config) ->
