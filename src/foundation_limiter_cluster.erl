@@ -257,13 +257,15 @@ forget(Name, Key) ->
     case find(Name) of
         #limiter{slots = Slots, handle = Handle, preset = Preset, scope = cluster} ->
             ok = atomics:add(Slots, generation(hash(Key) rem ?SLOTS), 1),
-            _ = Preset andalso foundation_limiter:forget_nif(Handle, Key, preset),
-            %% What belongs to a limit that a hit brought cannot be found without the limit. Its units end with their window; that there
-            %% are none must not be believed so long.
-            case atomics:get(Slots, brought()) of
-                0 -> ok;
-                1 -> foundation_limiter:reopen_nif(Handle)
-            end;
+            if_there(fun() ->
+                _ = Preset andalso foundation_limiter:forget_nif(Handle, Key, preset),
+                %% What belongs to a limit that a hit brought cannot be found without the limit. Its units end with their window; that
+                %% there are none must not be believed so long.
+                case atomics:get(Slots, brought()) of
+                    0 -> ok;
+                    1 -> foundation_limiter:reopen_nif(Handle)
+                end
+            end);
         _ ->
             ok
     end.
@@ -274,9 +276,17 @@ view_changed(Name) ->
     case find(Name) of
         #limiter{slots = Slots, handle = Handle, scope = cluster} ->
             ok = atomics:add(Slots, view(), 1),
-            foundation_limiter:reopen_nif(Handle);
+            if_there(fun() -> foundation_limiter:reopen_nif(Handle) end);
         _ ->
             ok
+    end.
+
+%% The tables of a limiter that is deleted go before its owner leaves the members.
+if_there(Forget) ->
+    try
+        Forget()
+    catch
+        error:{badarg, {limiter, deleted}} -> ok
     end.
 
 %% ---- asking the keeper ----------------------------------------------------------------------------------------------------------

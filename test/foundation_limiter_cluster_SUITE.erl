@@ -279,7 +279,10 @@ keeper_is_being_deleted(Config) ->
     [
         ?assertEqual({error, {badarg, {limiter, deleted}}}, Requested(Asked))
      || Asked <- [{hit, Key, preset, 1}, {peek, Key, preset}, {get, Key, preset}]
-    ].
+    ],
+    %% What it is told about others meanwhile makes no difference to it.
+    ?assertEqual(ok, call(C, foundation_limiter_cluster, view_changed, [api])),
+    ?assertEqual(ok, call(C, foundation_limiter_cluster, forget, [api, Key])).
 
 keeper_joins(Config) ->
     [A, B, C] = Vms = ?config(vms, Config),
