@@ -1,7 +1,7 @@
 # Static analysis. Included by the Makefile; `make lint` is all of it but Dialyzer and xref.
 
-C_FILES := $(sort $(wildcard c_src/*/*.c c_node/*.c test/c/*.c test/nif/*.c test/fuzz/*.c test/asan/*.c bench/*.c bench/*/*.c))
-H_FILES := $(sort $(wildcard c_src/*/*.h c_node/*.h test/c/*.h test/nif/*.h bench/*.h))
+C_FILES := $(sort $(wildcard c_src/*/*.c c_node/*.c test/c/*.c test/nif/*.c test/model/*.c test/fuzz/*.c test/asan/*.c bench/*.c bench/*/*.c))
+H_FILES := $(sort $(wildcard c_src/*/*.h c_node/*.h test/c/*.h test/nif/*.h test/model/*.h bench/*.h))
 SHELL_FILES := $(shell git grep -lE '^.!/(bin/sh|bin/bash|usr/bin/env (ba)?sh)' 2>/dev/null)
 ERL_FILES := $(sort $(wildcard src/*.erl test/*.erl bench/*.erl examples/*.erl examples/*/*.erl examples/*/src/*.erl))
 EX_FILES := $(sort $(wildcard lib/*.ex lib/*/*.ex lib/*/*/*.ex test/*.exs))

@@ -49,9 +49,10 @@ test-tsan:
 run-stresses: $(STRESSES:%=$(OBJ)/test/c/%)
 	@for t in $^; do echo "== $${t##*/} (TSan)"; TSAN_OPTIONS=halt_on_error=1 $$t || exit 1; done
 .PHONY: test-model model-long
-## test-model     the lock-free protocols, every interleaving (spin), and each of their guards taken away
+## test-model     the lock-free protocols, every interleaving (spin; and the code itself), and each of their guards taken away
 test-model:
 	@test/model/run
+	@test/model/explore
 ## model-long     the same protocols with more operations: some minutes, 8 GB
 model-long:
 	@test/model/run long

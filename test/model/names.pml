@@ -50,7 +50,7 @@
 #define FOR_READERS(what) what(0)
 #endif
 
-/* ---- shared memory ---------------------------------------------------------------------------------------------------------------- */
+/* ---- shared memory --------------------------------------------------------------------------------------------------------------- */
 
 byte name[PLACES], limiter[PLACES], handle[PLACES]; /* a handle: incarnation * 4 + place */
 byte inside[READERS];                               /* the lanes, as others see them */
@@ -61,7 +61,7 @@ chan unpublished = [0] of { byte }; /* who removed a limiter is its deleter: the
 byte lanes_seen;
 #endif
 
-/* ---- what is true, for the assertions --------------------------------------------------------------------------------------------- */
+/* ---- what is true, for the assertions -------------------------------------------------------------------------------------------- */
 
 byte alive[ADDRESSES + 1]; /* the incarnation of the limiter at this address; 0: free memory */
 byte bearer[4];            /* of a name: the incarnation of its limiter */
@@ -105,7 +105,7 @@ inline destroy(t)
     alive[t] = 0
 }
 
-/* ---- readers ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- readers --------------------------------------------------------------------------------------------------------------------- */
 
 inline announce(t)
 {
@@ -246,7 +246,7 @@ end:
     od
 }
 
-/* ---- changes ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- changes --------------------------------------------------------------------------------------------------------------------- */
 
 /*
  * All of them are made under the mutex, so one process makes them all. It leaves the waiting and destroying, which is done without the
@@ -395,7 +395,7 @@ proctype changes()
     od
 }
 
-/* ---- the end of a limiter --------------------------------------------------------------------------------------------------------- */
+/* ---- the end of a limiter -------------------------------------------------------------------------------------------------------- */
 
 proctype deleter()
 {
