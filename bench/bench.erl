@@ -61,7 +61,7 @@ main() ->
             erlang:halt(1)
     end.
 
-parts([]) -> [limiter, snapshot, flags, sentinel];
+parts([]) -> [limiter, cluster, snapshot, flags, sentinel];
 parts(Some) -> Some.
 
 part(Part, Dir) ->

@@ -68,7 +68,7 @@ atomic(Table, Key, Rate, Capacity) ->
 start_server(Name) ->
     gen_server:start({local, Name}, ?MODULE, [], []).
 
--spec ask(atom(), term(), pos_integer(), pos_integer()) -> answer().
+-spec ask(gen_server:server_ref(), term(), pos_integer(), pos_integer()) -> answer().
 ask(Name, Key, Period, Limit) ->
     gen_server:call(Name, {hit, Key, Period, Limit}).
 

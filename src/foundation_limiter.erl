@@ -107,7 +107,7 @@
 -export([hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, hit_all_nif/1, reserve_nif/4, reset_nif/2, reset_nif/3]).
 -export([get_nif/2, get_nif/3, inc_nif/3, inc_nif/4, set_nif/4, info_nif/1]).
 -export([lend_nif/5, lease_nif/6, forget_nif/3, lease_now_nif/1, reopen_nif/1]).
--export_type([name/0, handle/0, limiter/0, key/0, options/0, answer/0, option_error/0, file_error/0, token/0]).
+-export_type([name/0, handle/0, limiter/0, key/0, options/0, answer/0, unanswered/0, option_error/0, file_error/0, token/0]).
 
 -nifs([
     hit_nif/2, hit_nif/3, hit_nif/4, hit_nif/5, peek_nif/2, peek_nif/4, hit_all_nif/1, reserve_nif/4, refund/1,
@@ -123,6 +123,8 @@
 -type limiter() :: name() | handle().
 -type key() :: term().
 -type answer() :: {allow, Remaining :: non_neg_integer()} | {deny, RetryAfterMs :: non_neg_integer()}.
+-type unanswered() :: {error, unreachable}.
+%% Only of a limiter that nodes share.
 -opaque token() :: reference().
 %% What a reservation is given back by, in any process of this VM.
 -type options() :: #{
@@ -282,7 +284,7 @@ refund(_Token) ->
 
 %% @doc The units that the key has used of the preset limit: `fixed_window' and `sliding_window' count them in the present window (the
 %% latter with the weighted rest of the one before), `gcra' those that have not come back yet; rounded up.
--spec get(limiter(), key()) -> Count :: non_neg_integer().
+-spec get(limiter(), key()) -> Count :: non_neg_integer() | unanswered().
 get(Limiter, Key) ->
     case get_nif(Limiter, Key) of
         [_ | _] = More -> more(More, {get, Key, preset});
@@ -290,7 +292,7 @@ get(Limiter, Key) ->
     end.
 
 %% @doc As {@link get/2}, for this period; with `gcra', whose counts depend on the limit, it is the preset one.
--spec get(limiter(), key(), PeriodMs :: pos_integer()) -> Count :: non_neg_integer().
+-spec get(limiter(), key(), PeriodMs :: pos_integer()) -> Count :: non_neg_integer() | unanswered().
 get(Limiter, Key, PeriodMs) ->
     case get_nif(Limiter, Key, PeriodMs) of
         [_ | _] = More -> more(More, {get, Key, PeriodMs});
@@ -303,7 +305,7 @@ get(Limiter, Key, PeriodMs) ->
 %% comes back within 4.5 years with `gcra' (else `{badarg, {n, out_of_range}}'). A count stops there, too, that of `gcra' at twice as
 %% much. Concurrent hits and counts are never lost. Where the table is full, and `on_full' is not `evict', nothing is counted, and the
 %% answer is 0.
--spec inc(limiter(), key(), N :: non_neg_integer()) -> Count :: non_neg_integer().
+-spec inc(limiter(), key(), N :: non_neg_integer()) -> Count :: non_neg_integer() | unanswered().
 inc(Limiter, Key, N) ->
     case inc_nif(Limiter, Key, N) of
         [_ | _] = More -> more(More, {inc, Key, preset, N});
@@ -311,7 +313,7 @@ inc(Limiter, Key, N) ->
     end.
 
 %% @doc As {@link inc/3}, for this period; with `gcra' it is the preset one.
--spec inc(limiter(), key(), PeriodMs :: pos_integer(), N :: non_neg_integer()) -> Count :: non_neg_integer().
+-spec inc(limiter(), key(), PeriodMs :: pos_integer(), N :: non_neg_integer()) -> Count :: non_neg_integer() | unanswered().
 inc(Limiter, Key, PeriodMs, N) ->
     case inc_nif(Limiter, Key, PeriodMs, N) of
         [_ | _] = More -> more(More, {inc, Key, PeriodMs, N});
@@ -321,7 +323,7 @@ inc(Limiter, Key, PeriodMs, N) ->
 %% @doc Set the units that the key has used under this period, as if that was just now, and give the new count. With `gcra' the period
 %% is the preset one. Count has the range of {@link inc/3}'s N; 0 is a {@link reset/3}. The answer is 0 where nothing was kept, by
 %% a full table as there, or by `gcra' with a limit of 0.
--spec set(limiter(), key(), PeriodMs :: pos_integer(), Count :: non_neg_integer()) -> Count :: non_neg_integer().
+-spec set(limiter(), key(), PeriodMs :: pos_integer(), Count :: non_neg_integer()) -> Count :: non_neg_integer() | unanswered().
 set(Limiter, Key, PeriodMs, Count) ->
     case set_nif(Limiter, Key, PeriodMs, Count) of
         [_ | _] = More -> more(More, {set, Key, PeriodMs, Count});
@@ -329,7 +331,7 @@ set(Limiter, Key, PeriodMs, Count) ->
     end.
 
 %% @doc Give the key its whole budget under the preset period back.
--spec reset(limiter(), key()) -> ok.
+-spec reset(limiter(), key()) -> ok | unanswered().
 reset(Limiter, Key) ->
     case reset_nif(Limiter, Key) of
         [_ | _] = More -> more(More, {reset, Key, preset});
@@ -337,7 +339,7 @@ reset(Limiter, Key) ->
     end.
 
 %% @doc Give the key its whole budget under this period back.
--spec reset(limiter(), key(), PeriodMs :: pos_integer()) -> ok.
+-spec reset(limiter(), key(), PeriodMs :: pos_integer()) -> ok | unanswered().
 reset(Limiter, Key, PeriodMs) ->
     case reset_nif(Limiter, Key, PeriodMs) of
         [_ | _] = More -> more(More, {reset, Key, PeriodMs});

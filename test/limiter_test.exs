@@ -54,6 +54,26 @@ defmodule Foundation.Native.LimiterTest do
     assert Limiter.hit(name, :key) == {:allow, 1}
   end
 
+  test "a limit that nodes share, on one of them" do
+    for scope <- [:cluster, :cluster_strict] do
+      name = start(algorithm: :fixed_window, limit: 3, period: 1000, scope: scope)
+      assert {:allow, _} = Limiter.hit(name, "user", 2)
+      assert Limiter.peek(name, "user") == {:allow, 1}
+      assert Limiter.get(name, "user") == 2
+      assert {:allow, _} = Limiter.hit(name, "user")
+      assert {:deny, _} = Limiter.hit(name, "user")
+      assert Limiter.advance(name, 1000) == :ok
+      assert {:allow, _} = Limiter.hit(name, "user", 3)
+      assert Limiter.reset(name, "user") == :ok
+      assert Limiter.peek(name, "user") == {:allow, 3}
+
+      assert %{scope: ^scope, members: [_], unreachable: 0, allowed: 3, denied: 1} =
+               Limiter.info(name)
+
+      assert_raise ArgumentError, ~r/not_local/, fn -> Limiter.hit_all([{name, "user", 1}]) end
+    end
+  end
+
   test "bad options are named" do
     assert Limiter.start_link(limit: 1, period: 1000) == {:error, {:badarg, {:name, :not_a_name}}}
 

@@ -11,7 +11,7 @@
 
 #include "base/fdn_error.h"
 #include "base/fdn_hash.h"
-#include "engine/limiter.h"
+#include "engine/limiter_lease.h"
 #include "engine/limiter_names.h"
 
 #define THREADS 4

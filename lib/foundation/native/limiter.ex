@@ -30,6 +30,8 @@ defmodule Foundation.Native.Limiter do
   @type key :: term
   @type answer ::
           {:allow, remaining :: non_neg_integer} | {:deny, retry_after_ms :: non_neg_integer}
+  @typedoc "Only of a limiter that nodes share."
+  @type unanswered :: {:error, :unreachable}
   @type option ::
           {:name, name}
           | {:algorithm, :gcra | :fixed_window | :sliding_window}
@@ -153,11 +155,11 @@ defmodule Foundation.Native.Limiter do
   defdelegate refund(token), to: :foundation_limiter
 
   @doc "The units that the key has used of the preset limit."
-  @spec get(limiter, key) :: non_neg_integer
+  @spec get(limiter, key) :: non_neg_integer | unanswered
   defdelegate get(limiter, key), to: :foundation_limiter
 
   @doc "As `get/2`, for this period; with `:gcra` it is the preset one."
-  @spec get(limiter, key, period :: pos_integer) :: non_neg_integer
+  @spec get(limiter, key, period :: pos_integer) :: non_neg_integer | unanswered
   defdelegate get(limiter, key, period), to: :foundation_limiter
 
   @doc """
@@ -171,23 +173,25 @@ defmodule Foundation.Native.Limiter do
       iex> {Foundation.Native.Limiter.set(:doc_inc, "k", 1000, 2), Foundation.Native.Limiter.get(:doc_inc, "k")}
       {2, 2}
   """
-  @spec inc(limiter, key, n :: non_neg_integer) :: non_neg_integer
+  @spec inc(limiter, key, n :: non_neg_integer) :: non_neg_integer | unanswered
   defdelegate inc(limiter, key, n), to: :foundation_limiter
 
   @doc "As `inc/3`, for this period; with `:gcra` it is the preset one."
-  @spec inc(limiter, key, period :: pos_integer, n :: non_neg_integer) :: non_neg_integer
+  @spec inc(limiter, key, period :: pos_integer, n :: non_neg_integer) ::
+          non_neg_integer | unanswered
   defdelegate inc(limiter, key, period, n), to: :foundation_limiter
 
   @doc "Sets the units that the key has used under this period."
-  @spec set(limiter, key, period :: pos_integer, count :: non_neg_integer) :: non_neg_integer
+  @spec set(limiter, key, period :: pos_integer, count :: non_neg_integer) ::
+          non_neg_integer | unanswered
   defdelegate set(limiter, key, period, count), to: :foundation_limiter
 
   @doc "Gives the key its whole budget under the preset period back."
-  @spec reset(limiter, key) :: :ok
+  @spec reset(limiter, key) :: :ok | unanswered
   defdelegate reset(limiter, key), to: :foundation_limiter
 
   @doc "Gives the key its whole budget under this period back."
-  @spec reset(limiter, key, period :: pos_integer) :: :ok
+  @spec reset(limiter, key, period :: pos_integer) :: :ok | unanswered
   defdelegate reset(limiter, key, period), to: :foundation_limiter
 
   @doc "Options and figures of the limiter; looks at every slot, on a dirty scheduler."

@@ -41,7 +41,8 @@ defmodule Foundation.Native.Limiter.Hammer do
       them, and for what is no integer, an `ArgumentError` names the argument; the scale is called `period` there, the increment `cost`.
 
   Further options, of `use` or of `start_link/1`: `:capacity`, `:on_full`, `:clock`, `:telemetry`, and the others of
-  `:foundation_limiter.start_link/2` that are not about a preset limit.
+  `:foundation_limiter.start_link/2` that are not about a preset limit. With `scope: :cluster` the counts that `hit` gives are at most too
+  high: what a node was lent counts as used.
   """
 
   @windows [
