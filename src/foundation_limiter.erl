@@ -82,10 +82,11 @@
 %% The keeper applies the options of its own node. Where nodes differ in algorithm, limit, period or burst, as in the middle of a
 %% deployment, each logs a warning.
 %%
-%% How much may be admitted: per key and period, at most the limit for each node that keeps the key in that time, be it by turns or, as
-%% the sides of a net split do, at once. So while the members stay the same: the limit, exactly. A keeper that dies or leaves costs one
-%% limit more, for its keys and the current period; so does each further side of a split; so does a member that comes, for the keys that
-%% move to it. Leases add nothing to that, but to `gcra': there as many units as the largest lease may be admitted on top, at once,
+%% How much may be admitted: per key and period, at most the limit for each node that keeps the key in that time and is lost, be it by
+%% turns or, as the sides of a net split do, at once. So while no member is lost: the limit, exactly, also when members come, since they
+%% take their keys over with what these have consumed. A keeper that dies or leaves costs one limit more, for its keys and the current
+%% period, and so does each further side of a split; members that come in the same moment may cost one, too, for keys that change hands
+%% between them. Leases add nothing to that, but to `gcra': there as many units as the largest lease may be admitted on top, at once,
 %% which is at most burst/(4 x members). All of it goes by monotonic clocks; those of two nodes may differ by 0.4 % in speed.
 %%
 %% A keeper that does not answer within `cluster_timeout' (1000 ms) is a denial, whose retry time is `cluster_timeout', and it is not

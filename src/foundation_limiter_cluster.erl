@@ -13,7 +13,7 @@
 -module(foundation_limiter_cluster).
 
 -export([request/2, keeper/2, members/1, info/2]).
--export([create/0, enter/5, remove/1, group/1, view_changed/1, forget/2]).
+-export([create/0, enter/6, remove/1, group/1, view_changed/1, past/1, past/2, forget/4, arguments/1, now_ms/0]).
 -export_type([rule/0, request/0]).
 
 -define(TABLE, ?MODULE).
@@ -39,6 +39,7 @@
     handle :: foundation_limiter:handle(),
     %% Whether there is a preset limit.
     preset :: boolean(),
+    past :: foundation_limiter_handover:past(),
     timeout :: pos_integer(),
     slots :: atomics:atomics_ref(),
     counts :: counters:counters_ref()
@@ -52,17 +53,26 @@ create() ->
     ?TABLE = ets:new(?TABLE, [named_table, public, {keypos, #limiter.name}, {read_concurrency, true}]),
     ok.
 
-%% False: the application does not run.
--spec enter(foundation_limiter:name(), cluster | cluster_strict, foundation_limiter:handle(), boolean(), pos_integer()) -> boolean().
-enter(Name, Scope, Handle, Preset, Timeout) ->
+%% What is counted goes on from an owner that crashed to the next. False: the application does not run.
+-spec enter(
+    foundation_limiter:name(), cluster | cluster_strict, foundation_limiter:handle(), boolean(), foundation_limiter_handover:past(),
+    pos_integer()
+) -> boolean().
+enter(Name, Scope, Handle, Preset, Past, Timeout) ->
+    {Slots, Counts} =
+        case find(Name) of
+            #limiter{slots = Known, counts = Before} -> {Known, Before};
+            undefined -> {atomics:new(cells(), []), counters:new(length(counts()), [write_concurrency])}
+        end,
     L = #limiter{
         name = Name,
         scope = Scope,
         handle = Handle,
         preset = Preset,
+        past = Past,
         timeout = Timeout,
-        slots = atomics:new(cells(), []),
-        counts = counters:new(length(counts()), [write_concurrency])
+        slots = Slots,
+        counts = Counts
     },
     try
         ets:insert(?TABLE, L)
@@ -79,6 +89,16 @@ remove(Name) ->
     catch
         error:badarg -> ok
     end.
+
+%% @doc For the process that answers: the members as they were, which it keeps up.
+-spec past(foundation_limiter:name()) -> foundation_limiter_handover:past().
+past(Name) ->
+    #limiter{past = Past} = find(Name),
+    Past.
+
+-spec past(foundation_limiter:name(), foundation_limiter_handover:past()) -> boolean().
+past(Name, Past) ->
+    ets:update_element(?TABLE, Name, {#limiter.past, Past}).
 
 -spec group(foundation_limiter:name()) -> {foundation_limiter, foundation_limiter:name()}.
 group(Name) ->
@@ -156,11 +176,11 @@ answer(L = #limiter{scope = cluster}, {hit, Key, Rule, Cost}) ->
     counted(L, hit(L, hash(Key), Key, Rule, Cost));
 answer(L, {What, Key, Period} = Request) ->
     Answer = answered(L, Request, ask(L, hash(Key), {What, [Key | period(Period)]})),
-    What =:= reset andalso forget_everywhere(L, Key),
+    What =:= reset andalso forget_everywhere(L, Key, Period),
     Answer;
 answer(L, {What, Key, Period, N} = Request) ->
     Answer = answered(L, Request, ask(L, hash(Key), {What, [Key | period(Period)] ++ [N]})),
-    What =:= set andalso forget_everywhere(L, Key),
+    What =:= set andalso forget_everywhere(L, Key, Period),
     Answer.
 
 answered(_L, _Request, {ok, Answer}) -> Answer;
@@ -173,6 +193,8 @@ unanswered(_Request, _RetryMs) -> {error, unreachable}.
 period(preset) -> [];
 period(Period) -> [Period].
 
+%% @doc A limit as arguments.
+-spec arguments(rule()) -> [non_neg_integer()].
 arguments(preset) -> [];
 arguments({Period, Limit}) -> [Period, Limit].
 
@@ -248,27 +270,45 @@ seen(#limiter{slots = Slots}, Slot) ->
     {atomics:get(Slots, generation(Slot)), atomics:get(Slots, view())}.
 
 %% The count of the key is another one now.
-forget_everywhere(#limiter{name = Name, timeout = Timeout}, Key) ->
-    erpc:multicall(lists:usort([node() | members(Name)]), ?MODULE, forget, [Name, Key], Timeout).
+forget_everywhere(#limiter{name = Name, timeout = Timeout}, Key, Period) ->
+    Members = members(Name),
+    Keeper = foundation_limiter_placement:owner(hash(Key), Members),
+    erpc:multicall(lists:usort([node() | Members]), ?MODULE, forget, [Name, Key, Period, Keeper], Timeout).
 
-%% On each member: what this node holds of the key's budget, and that it has none.
--spec forget(foundation_limiter:name(), foundation_limiter:key()) -> ok.
-forget(Name, Key) ->
+%% On each member: what this node holds of the key's budget, and that it has none; also of a time when it was the keeper.
+-spec forget(foundation_limiter:name(), foundation_limiter:key(), preset | pos_integer(), Keeper :: node() | undefined) -> ok.
+forget(Name, Key, Period, Keeper) ->
     case find(Name) of
-        #limiter{slots = Slots, handle = Handle, preset = Preset, scope = cluster} ->
-            ok = atomics:add(Slots, generation(hash(Key) rem ?SLOTS), 1),
-            if_there(fun() ->
-                _ = Preset andalso foundation_limiter:forget_nif(Handle, Key, preset),
-                %% What belongs to a limit that a hit brought cannot be found without the limit. Its units end with their window; that
-                %% there are none must not be believed so long.
-                case atomics:get(Slots, brought()) of
-                    0 -> ok;
-                    1 -> foundation_limiter:reopen_nif(Handle)
-                end
-            end);
-        _ ->
-            ok
+        undefined ->
+            ok;
+        L ->
+            _ = Keeper =:= node() orelse foundation_limiter_member:serve(home(L), {reset, [Key | period(Period)]}),
+            forget_leases(L, Key)
     end.
+
+forget_leases(#limiter{scope = cluster_strict}, _Key) ->
+    ok;
+forget_leases(#limiter{slots = Slots, handle = Handle, preset = Preset}, Key) ->
+    ok = atomics:add(Slots, generation(hash(Key) rem ?SLOTS), 1),
+    if_there(fun() ->
+        _ = Preset andalso foundation_limiter:forget_nif(Handle, Key, preset),
+        %% What belongs to a limit that a hit brought cannot be found without the limit. Its units end with their window; that there are
+        %% none must not be believed so long.
+        case atomics:get(Slots, brought()) of
+            0 -> ok;
+            1 -> foundation_limiter:reopen_nif(Handle)
+        end
+    end).
+
+%% The tables of a limiter that is deleted go before its owner leaves the members.
+if_there(Forget) ->
+    try
+        Forget()
+    catch
+        error:{badarg, {limiter, deleted}} -> ok
+    end.
+
+home(#limiter{handle = Handle}) -> foundation_limiter:home(Handle).
 
 %% The members have changed: what a keeper of before denied, another may have budget for.
 -spec view_changed(foundation_limiter:name()) -> ok.
@@ -281,53 +321,75 @@ view_changed(Name) ->
             ok
     end.
 
-%% The tables of a limiter that is deleted go before its owner leaves the members.
-if_there(Forget) ->
-    try
-        Forget()
-    catch
-        error:{badarg, {limiter, deleted}} -> ok
-    end.
-
 %% ---- asking the keeper ----------------------------------------------------------------------------------------------------------
 
 ask(L, Hash, Question) ->
-    case ask(L, Hash, Question, now_ms() + L#limiter.timeout, 2) of
+    case ask(L, Hash, Question, now_ms() + L#limiter.timeout, 1) of
         {ok, {badarg, Detail}} ->
             error({badarg, Detail});
-        {ok, Answer} when Answer =/= unknown_request, Answer =/= gone ->
+        {ok, Answer} when Answer =/= unknown_request, Answer =/= unreachable ->
             {ok, Answer};
         _ ->
             ok = count(L, unreachable, 1),
             unreachable
     end.
 
-ask(_L, _Hash, _Question, _Deadline, 0) ->
-    unreachable;
-ask(L = #limiter{name = Name}, Hash, Question, Deadline, Tries) ->
-    case foundation_limiter_placement:owner(Hash, members(Name)) of
-        undefined ->
-            unreachable;
-        Node when Node =:= node() ->
-            case foundation_limiter_member:serve(foundation_limiter:home(L#limiter.handle), Question) of
-                gone -> error({badarg, {limiter, deleted}});
-                Answer -> {ok, Answer}
+ask(L, Hash, Question, Deadline, Pause) ->
+    case keeper_of(L, Hash) of
+        undefined -> unreachable;
+        Node when Node =:= node() -> ask_here(L, Hash, Question, Deadline, Pause);
+        Node -> ask_node(L, Hash, Node, Question, Deadline, Pause)
+    end.
+
+keeper_of(#limiter{name = Name}, Hash) ->
+    foundation_limiter_placement:owner(Hash, members(Name)).
+
+%% This node keeps the key. If it does not any more, after the key was debited, another may have taken it over before, and what was
+%% debited here counts for nothing.
+ask_here(L, Hash, Question, Deadline, Pause) ->
+    case wanted(L, Question) of
+        none ->
+            Answer = foundation_limiter_member:serve(home(L), Question),
+            case keeper_of(L, Hash) =:= node() of
+                _ when Answer =:= gone -> error({badarg, {limiter, deleted}});
+                true -> {ok, Answer};
+                false -> ask_again(L, Hash, Question, Deadline, Pause)
             end;
-        Node ->
-            Trust = trust(L, Node),
-            case Trust =/= suspected andalso call(L, Hash, Node, Question, Deadline) of
-                {ok, _} = Answer ->
-                    Trust =:= on_trial andalso clear(L, Node),
-                    ok = count(L, asked, 1),
-                    Answer;
-                gone ->
-                    ask(L, Hash, Question, Deadline, Tries - 1);
-                timeout ->
-                    ok = suspect(L, Node),
-                    unreachable;
-                false ->
-                    unreachable
-            end
+        _ ->
+            %% The key is taken over, for which all who want it wait at the process that answers others.
+            ask_node(L, Hash, node(), Question, Deadline, Pause)
+    end.
+
+wanted(#limiter{name = Name, past = Past} = L, Question) ->
+    foundation_limiter_handover:wanted(Past, Name, home(L), Question).
+
+ask_node(L, Hash, Node, Question, Deadline, Pause) ->
+    Trust = trust(L, Node),
+    case Trust =/= suspected andalso call(L, Hash, Node, Question, Deadline) of
+        {ok, Answer} ->
+            Trust =:= on_trial andalso clear(L, Node),
+            _ = Node =:= node() orelse count(L, asked, 1),
+            case Answer of
+                _ when Answer =:= moved; Answer =:= gone -> ask_again(L, Hash, Question, Deadline, Pause);
+                _ -> {ok, Answer}
+            end;
+        gone ->
+            ask_again(L, Hash, Question, Deadline, Pause);
+        timeout ->
+            ok = suspect(L, Node),
+            unreachable;
+        false ->
+            unreachable
+    end.
+
+%% The members are changing, and two nodes do not see the same ones yet; or the keeper is gone, and another is not found yet.
+ask_again(L, Hash, Question, Deadline, Pause) ->
+    case now_ms() + Pause < Deadline of
+        true ->
+            receive after Pause -> ok end,
+            ask(L, Hash, Question, Deadline, 2 * Pause);
+        false ->
+            unreachable
     end.
 
 %% A request and its answer are plain messages, not a gen_server call: a call monitors the server, and both the monitor and the answer
@@ -343,7 +405,7 @@ call(L, Hash, Node, Question, Deadline) ->
             end;
         noconnect ->
             _ = unalias(Alias),
-            moved(L, Hash, Node, Deadline);
+            gone;
         nosuspend ->
             _ = unalias(Alias),
             timeout
@@ -369,7 +431,7 @@ await(Alias, L, Hash, Node, Deadline, Pause) ->
         {Alias, Answer} -> {ok, Answer}
     after Pause ->
         Left = Deadline - now_ms(),
-        case foundation_limiter_placement:owner(Hash, members(L#limiter.name)) of
+        case keeper_of(L, Hash) of
             Node when Left =< 0 -> timeout;
             Node -> await(Alias, L, Hash, Node, Deadline, min(Left, 2 * Pause));
             _ -> gone
@@ -384,22 +446,8 @@ give_up(Alias, Failed) ->
     after 0 -> Failed
     end.
 
-%% The connection is gone; wait until `pg' knows.
-moved(L, Hash, Node, Deadline) ->
-    case foundation_limiter_placement:owner(Hash, members(L#limiter.name)) of
-        Node ->
-            case now_ms() < Deadline of
-                true ->
-                    receive after 1 -> ok end,
-                    moved(L, Hash, Node, Deadline);
-                false ->
-                    timeout
-            end;
-        _ ->
-            gone
-    end.
-
-%% Always positive, so that the 0 of a cell that was never written is long ago.
+%% @doc A clock that is always positive, so that the 0 of a cell that was never written is long ago.
+-spec now_ms() -> pos_integer().
 now_ms() ->
     erlang:monotonic_time(millisecond) + (1 bsl 40).
 

@@ -28,33 +28,52 @@
     {ok, membership()} | {error, {badarg, {scope, application_not_started}}}.
 join(Name, Scope, Handle, Timeout, Options) ->
     Alone = #{
-        name => Name, scope => Scope, handle => Handle, timeout => Timeout, options => Options, member => undefined, pg => undefined
+        name => Name,
+        scope => Scope,
+        handle => Handle,
+        timeout => Timeout,
+        options => Options,
+        member => undefined,
+        pg => undefined
     },
     case joined(Alone) of
         {ok, _} = Joined -> Joined;
         not_running -> {error, {badarg, {scope, application_not_started}}}
     end.
 
-joined(State = #{name := Name, scope := Scope, handle := Handle, timeout := Timeout, options := Options}) ->
+joined(State = #{name := Name, timeout := Timeout}) ->
     Group = foundation_limiter_cluster:group(Name),
-    Preset = map_get(period, Options) =/= undefined,
-    case foundation_limiter_cluster:enter(Name, Scope, Handle, Preset, Timeout) andalso monitor(process, ?SCOPE) of
-        false ->
-            not_running;
-        Monitor ->
-            case started(State#{pg := Monitor}) of
-                not_running ->
-                    true = demonitor(Monitor, [flush]),
-                    not_running;
-                Started ->
-                    ok = synchronised(Group, Timeout),
-                    ok = pg:join(?SCOPE, Group, self()),
-                    {ok, Started}
-            end
+    Monitor = monitor(process, ?SCOPE),
+    try
+        ok = synchronised(Group, Timeout),
+        Started = started(entered(State#{pg := Monitor})),
+        ok = pg:join(?SCOPE, Group, self()),
+        {ok, Started}
+    catch
+        throw:not_running ->
+            demonitored(Monitor);
+        %% What pg says where its scope does not run, by the way in which it is called.
+        error:badarg ->
+            demonitored(Monitor);
+        exit:{noproc, _} ->
+            demonitored(Monitor)
     end.
 
-started(State = #{name := Name, handle := Handle, options := Options}) ->
-    case foundation_limiter_member:start_link(Name, Handle, Options) of
+demonitored(Monitor) ->
+    true = demonitor(Monitor, [flush]),
+    not_running.
+
+entered(State = #{name := Name, scope := Scope, handle := Handle, timeout := Timeout, options := Options}) ->
+    Before = lists:usort(foundation_limiter_cluster:members(Name)),
+    Past = foundation_limiter_handover:past(Options, Before, foundation_limiter_cluster:now_ms()),
+    Preset = map_get(period, Options) =/= undefined,
+    case foundation_limiter_cluster:enter(Name, Scope, Handle, Preset, Past, Timeout) of
+        true -> State;
+        false -> throw(not_running)
+    end.
+
+started(State = #{name := Name, handle := Handle, options := Options, timeout := Timeout}) ->
+    case foundation_limiter_member:start_link(Name, Handle, Options, Timeout) of
         {ok, Member} ->
             State#{member := Member};
         {error, {already_started, Old}} ->
@@ -64,8 +83,7 @@ started(State = #{name := Name, handle := Handle, options := Options}) ->
                 {'DOWN', Monitor, process, Old, _} -> started(State)
             end;
         {error, {noproc, _}} ->
-            %% The scope of `pg'.
-            not_running
+            throw(not_running)
     end.
 
 %% `pg' learns of other nodes' members some time after the nodes are connected. Ask them, and wait for that.
@@ -118,9 +136,11 @@ stopped(Member) ->
 %% @doc What the owner was told.
 -spec info(term(), membership()) -> {ok, membership()}.
 info({'EXIT', Member, _Reason}, State = #{member := Member}) ->
-    case started(State#{member := undefined}) of
-        not_running -> {ok, State#{member := undefined}};
-        Started -> {ok, Started}
+    try
+        {ok, started(State)}
+    catch
+        %% It starts with the next joining.
+        throw:not_running -> {ok, State#{member := undefined}}
     end;
 info({'DOWN', Monitor, process, _, _}, State = #{pg := Monitor}) ->
     again(State#{pg := undefined});

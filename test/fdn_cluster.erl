@@ -3,11 +3,12 @@
 -module(fdn_cluster).
 
 -export([vms/1, vms/2, stop/1, kill/1, signal/2, call/4, all/4, nodes_of/1, connect/1, split/2]).
--export([start/3, start_alone/3, release/2, agreed/2, key_of/3, keys_of/4, admitted/3, admitted/4]).
+-export([start/3, start_alone/3, release/2, agreed/2, kept_of/4, key_of/3, keys_of/4, admitted/3, admitted/4]).
 %% In the VMs.
 -export([hold/2, unhold/1, init/1, hit_until_denied/3, hits/3, one_each/3, start_hitting/3, admitted_so_far/1, stop_hitting/1]).
 -export([tried/3, question/2, caller/0, by/4, messages/1, at_once/3, big_keys_of/3, hit_big/2, hits_told/3]).
--export([collect_warnings/0, log/2, warned_of/1]).
+-export([collect_warnings/0, log/2, warned_of/1, turns_so_far/1]).
+-export([stop_before_debits/1, stop_here/1, stopped_hit/3, go_on/2, deaf/0, hear/1, start_call/3, answer_of/1, taking_over/1]).
 
 -behaviour(supervisor).
 
@@ -96,9 +97,12 @@ agreed(Vms, Name) ->
     end),
     ok.
 
-%% So many keys that this node keeps, as a member sees it.
-keys_of(#{node := Node}, Vm, Name, N) ->
-    lists:sublist([Key || Key <- lists:seq(1, 100 * N), call(Vm, foundation_limiter_cluster, keeper, [Name, Key]) =:= Node], N).
+%% Those of the keys that this node keeps, as a member sees it.
+kept_of(#{node := Node}, Vm, Name, Keys) ->
+    [Key || Key <- Keys, call(Vm, foundation_limiter_cluster, keeper, [Name, Key]) =:= Node].
+
+keys_of(Keeper, Vm, Name, N) ->
+    lists:sublist(kept_of(Keeper, Vm, Name, lists:seq(1, 20 * N)), N).
 
 key_of(Keeper, Vm, Name) ->
     hd(keys_of(Keeper, Vm, Name, 1)).
@@ -168,13 +172,26 @@ hits(Name, Key, N) ->
 
 %% Processes that hit the keys in turn, without end.
 start_hitting(Name, Keys, Processes) ->
-    Counts = counters:new(length(Keys), []),
+    Counts = counters:new(length(Keys) + 1, []),
     Hitters = [spawn(fun() -> hit_in_turn(Name, lists:enumerate(Keys), Counts) end) || _ <- lists:seq(1, Processes)],
     persistent_term:put({?MODULE, Name}, {Keys, Counts, Hitters}).
 
+%% Until the limiter is gone.
 hit_in_turn(Name, Keys, Counts) ->
-    [counters:add(Counts, N, 1) || {N, Key} <- Keys, {allow, _} <- [?L:hit(Name, Key)]],
-    hit_in_turn(Name, Keys, Counts).
+    try
+        [counters:add(Counts, N, 1) || {N, Key} <- Keys, {allow, _} <- [?L:hit(Name, Key)]]
+    of
+        _ ->
+            counters:add(Counts, length(Keys) + 1, 1),
+            hit_in_turn(Name, Keys, Counts)
+    catch
+        error:{badarg, {limiter, unknown}} -> ok
+    end.
+
+%% How often all keys were hit.
+turns_so_far(Name) ->
+    {Keys, Counts, _} = persistent_term:get({?MODULE, Name}),
+    counters:get(Counts, length(Keys) + 1).
 
 admitted_so_far(Name) ->
     {Keys, Counts, _} = persistent_term:get({?MODULE, Name}),
@@ -183,7 +200,7 @@ admitted_so_far(Name) ->
 %% Each process ends between two hits. How many hits of each key were admitted.
 stop_hitting(Name) ->
     {Keys, Counts, Hitters} = persistent_term:get({?MODULE, Name}),
-    [fdn_dist:kill_and_wait(Pid) || Pid <- Hitters],
+    _ = [fdn_dist:kill_and_wait(Pid) || Pid <- Hitters],
     maps:from_list([{Key, counters:get(Counts, N)} || {N, Key} <- lists:enumerate(Keys)]).
 
 tried(M, F, A) ->
@@ -244,6 +261,82 @@ hit_big(Name, Number) ->
     ?L:hit(Name, big(Number)).
 
 big(Number) -> binary:copy(<<Number:32>>, 250000).
+
+%% From now on whoever debits a key in this VM stops before he does, and tells the process of that name, until it lets him.
+stop_before_debits(Stopper) ->
+    Member = foundation_limiter_member,
+    {Member, Beam, File} = code:get_object_code(Member),
+    {ok, {Member, [{abstract_code, {raw_abstract_v1, Forms}}]}} = beam_lib:chunks(Beam, [abstract_code]),
+    {ok, Tokens, _} = erl_scan:string(lists:flatten(io_lib:format("fdn_cluster:stop_here(~w).", [Stopper]))),
+    {ok, [Stop]} = erl_parse:parse_exprs(Tokens),
+    Changed = [
+        case Form of
+            {function, Anno, serve, 2, [{clause, A, Args, Guards, Body}]} ->
+                {function, Anno, serve, 2, [{clause, A, Args, Guards, [Stop | Body]}]};
+            _ ->
+                Form
+        end
+     || Form <- Forms
+    ],
+    {ok, Member, New} = compile:forms(Changed, []),
+    {module, Member} = code:load_binary(Member, File, New),
+    ok.
+
+stop_here(Stopper) ->
+    case whereis(Stopper) of
+        undefined ->
+            ok;
+        Pid ->
+            Pid ! {stopped, self()},
+            receive {go_on, Pid} -> ok end
+    end.
+
+%% Hit in a process that is stopped before its first debit.
+stopped_hit(Stopper, Name, Key) ->
+    Parent = self(),
+    spawn(fun() ->
+        register(Stopper, self()),
+        Hitter = spawn(fun() -> exit({answer, ?L:hit(Name, Key)}) end),
+        receive {stopped, Hitter} -> unregister(Stopper) end,
+        Monitor = monitor(process, Hitter),
+        Parent ! {stopped, self()},
+        receive go_on -> Hitter ! {go_on, self()} end,
+        receive {'DOWN', Monitor, process, Hitter, {answer, Answer}} -> persistent_term:put(Stopper, Answer) end
+    end),
+    receive {stopped, Holder} -> Holder end.
+
+go_on(Holder, Stopper) ->
+    Monitor = monitor(process, Holder),
+    Holder ! go_on,
+    receive {'DOWN', Monitor, process, _, _} -> persistent_term:get(Stopper) end.
+
+%% This VM does not hear of new members, until go_on.
+deaf() ->
+    spawn(fun() ->
+        Pg = whereis(foundation_native),
+        true = erlang:suspend_process(Pg),
+        receive hear -> erlang:resume_process(Pg) end
+    end).
+
+hear(Holder) ->
+    Holder ! hear,
+    ok.
+
+%% How many keys wait to be taken over.
+taking_over(Name) ->
+    Maps = [Map || Map <- tuple_to_list(sys:get_state(foundation_limiter_member:name(Name))), is_map(Map)],
+    length([Alias || Map <- Maps, {_, {Alias, _, _, _, _}} <- maps:to_list(Map), is_reference(Alias)]).
+
+%% An answer that is not there yet.
+start_call(M, F, A) ->
+    Caller = caller(),
+    Caller ! {?MODULE, spawn(fun() -> receive {?MODULE, _, Answer} -> persistent_term:put(Caller, {ok, Answer}) end end), fun() ->
+        apply(M, F, A)
+    end},
+    Caller.
+
+answer_of(Caller) ->
+    persistent_term:get(Caller, none).
 
 %% ---- warnings that name a node ----------------------------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ static bool do_inside(ErlNifEnv *env, fdn_limiter *t, verb what, const ERL_NIF_T
     return true;
 }
 
+/* Every limiter can lend, as keys are handed over in this way, too. */
 static bool has_leases(const fdn_limiter *t)
 {
     return (fdn_limiter_config_of(t)->tags & FDN_LIMITER_SCOPE) == FDN_LIMITER_CLUSTER;
@@ -85,7 +86,7 @@ static ERL_NIF_TERM call(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[], co
     fdn_limiter *t = fdn_limiter_enter(env, st, lane, argv[0]);
     if (t == NULL)
         return fdn_limiter_raise_unknown(env, argv[0]);
-    bool done = has_leases(t) && do_inside(env, t, what, argv, on_dirty == NULL, &loan, &wrong);
+    bool done = (what == LEND || has_leases(t)) && do_inside(env, t, what, argv, on_dirty == NULL, &loan, &wrong);
     fdn_limiters_leave(st->names, lane);
     if (!done)
         return wrong.argument == NULL ? enif_schedule_nif(env, name, ERL_NIF_DIRTY_JOB_CPU_BOUND, on_dirty, argc, argv)
