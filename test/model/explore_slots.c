@@ -1,13 +1,14 @@
 /*
  * explore_slots ALGORITHM deny|evict|auto LIMIT TICKS FREE OPERATIONS...: the slot protocol, on a table of one pair of buckets in which
  * FREE slots are not taken for good, from every state of keys 1 and 2 that matters, by one thread for each OPERATIONS: h (hit), t
- * (take, then give back), r (reset), g (grant) or a (any of h t r), each followed by a key or ? (1 or 2). The clock moves TICKS times;
- * auto: there are two of them.
+ * (take, then give back), v (reserve, of gcra), c (charge), s (set_used, to 1), r (reset), g (grant) or a (any of h t r), each followed
+ * by a key or ? (1 or 2). The clock moves TICKS times; auto: there are two of them.
  *
  * At every end: no slot is BUSY, no key has two, and there is an order of the operations, each at one moment between its call and its
  * return, in which the algorithm's own arithmetic, one operation after the other, admits what was admitted and leaves at least what is
  * left. A debit given back is not in that order, but for the fixed window that it opens. A denial is in it, and may be stricter. Where
- * there is eviction, what was admitted for one key may have been the end of another.
+ * there is eviction, what was admitted for one key may have been the end of another. Not to be combined: a debit and what takes it away
+ * before it is given back (r and h, s of one key), which may admit more, as limiter.h says.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@
 #define KEYS 3
 #define OPERATIONS 4 /* a thread */
 #define RECORDS (3 * OPERATIONS)
+#define WAIT 1 /* ms, of a reservation at most */
 
 int explore_clock(clockid_t id, struct timespec *out);
 
@@ -171,6 +173,15 @@ static void operate(unsigned thread, unsigned n, char what, unsigned key)
         returned(r, fdn_limiter_take(&table, thread, rule, hash_of(key), 1, &debit));
         fdn_limiter_give_back(&table, &debit);
         break;
+    case 'v':
+        returned(r, fdn_limiter_reserve(&table, thread, rule, hash_of(key), 1, WAIT, &debit));
+        break;
+    case 'c':
+        returned(r, (fdn_limiter_answer){fdn_limiter_charge(&table, rule, hash_of(key), 1) != 0, 0});
+        break;
+    case 's':
+        returned(r, (fdn_limiter_answer){fdn_limiter_set_used(&table, rule, hash_of(key), 1) != 0, 0});
+        break;
     case 'r':
         fdn_limiter_reset(&table, rule->period_ms, hash_of(key));
         returned(r, (fdn_limiter_answer){true, 0});
@@ -238,12 +249,34 @@ static bool may_be_stricter(const record *r)
     return may;
 }
 
+/* A unit more, whether it is admitted or not. */
+static uint64_t charged(uint64_t state, uint64_t ms)
+{
+    const uint64_t period = table.preset.period_ms;
+    if (table.algorithm == FDN_LIMITER_GCRA)
+        return (state > ms * MS * 16 ? state : ms * MS * 16) + table.preset.emission;
+    if (table.algorithm == FDN_LIMITER_FIXED_WINDOW)
+        return state >> 24 > ms ? state + 1 : (ms + period) << 24 | 1;
+    fdn_limiter_windows w = fdn_limiter_windows_at(period, state, ms * MS);
+    w.current++;
+    return fdn_limiter_windows_word(&w);
+}
+
 /* Do this to the key's state at this moment, as the algorithm alone would. False: it would not admit it. */
 static bool alone(const record *r, uint64_t ms, uint64_t *state)
 {
     uint64_t next = 0, value;
     if (r->what == 'r') {
         *state = FDN_LIMITER_FRESH;
+    } else if (r->what == 'c' || r->what == 's') {
+        bool anew = r->what == 's' && (table.algorithm != FDN_LIMITER_FIXED_WINDOW || *state >> 24 <= ms);
+        if (r->allowed)
+            *state = charged(r->what == 'c' ? *state : anew ? FDN_LIMITER_FRESH : *state >> 24 << 24, ms);
+    } else if (r->what == 'v') {
+        next = charged(*state, ms);
+        if (r->allowed)
+            *state = next;
+        return !r->allowed || next - ms * MS * 16 <= table.preset.span + WAIT * MS * 16;
     } else if (r->what == 'g' && r->allowed) {
         uint64_t end = *state >> 24, units = end > ms ? *state & FDN_LIMITER_LEASE_COUNT : 0;
         *state = (units != 0 && end < r->end ? end : r->end) << 24 | (units + 1);
