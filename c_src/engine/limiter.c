@@ -38,6 +38,10 @@
  *     the newcomer (or nobody), and the change is made over for its own key. Where that reading comes so late that the key has gone
  *     since, it is made twice. Both err to the strict side: the newcomer, or the key, is charged once more than admitted. So does a
  *     denial judged by a state that was another key's for a moment (recycled away and back).
+ *     One thing is left, with gcra and debits given back: a newcomer whose debit is given back at once leaves the word that it began
+ *     with, its `now`, which may be the one that our key ended with. A thread that swapped that word, and then sleeps before the third
+ *     reading so long that its key has been in another slot and is in this one again, finds its key there, and its hit is charged to
+ *     nobody. (explore_slots gcra deny 1 1 2 h1 t3h1h2h1, of test/model/explore, shows it.)
  *  4. Time. The clocks are monotonic over all threads. A hit reads `now` first of all; one that goes on to insert reads it again, under
  *     the lock and after the scan that did not find the key, so that the first state of a key is never dated before the end of its
  *     previous life in the table (a thread may sleep anywhere, and the old slot be recycled meanwhile). A hit that finds its key with a
@@ -45,7 +49,8 @@
  *     from its own `now`, and the swap proves that nobody consumed anything since (though somebody may have asked meanwhile, and been
  *     told that the budget is whole).
  *  5. A slot is recycled when its state is expired by a clock that is not ahead of the one its own key uses: tables of clock `auto`
- *     judge this by the coarse clock, which never runs ahead of the precise one.
+ *     judge this by the coarse clock, which never runs ahead of the precise one. Nor is it ahead of the newcomer's own `now`, which was
+ *     read before: or the newcomer's first state might end as early as the one it replaces, and 3 would not hold.
  *  6. Giving back. Of gcra, changes only ever move S up; what moves it down (reset, set_used, give_back) holds the lock of the stripe.
  *     So a swap of give_back or set_used that succeeds proves that nothing was stored between the reading of S and the swap: else S
  *     would be larger by then, and no slot comes back to the same state by way of another key, as in 3 (after an eviction it can, which

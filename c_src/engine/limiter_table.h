@@ -97,7 +97,8 @@ static inline uint64_t fdn_limiter_read_clock(fdn_limiter *t, bool coarse)
 /* The clock by which other keys' slots are found expired: see 5 in limiter.c. */
 static inline uint64_t fdn_limiter_recycling_clock(fdn_limiter *t, uint64_t now)
 {
-    return t->clock == FDN_LIMITER_AUTO ? fdn_clock_coarse_ns() - t->epoch_ns : now;
+    uint64_t coarse = t->clock == FDN_LIMITER_AUTO ? fdn_clock_coarse_ns() - t->epoch_ns : now;
+    return coarse < now ? coarse : now;
 }
 
 /* Twice as many slots as keys; a few buckets more, for the larger variance of small tables. Files depend on it. */
