@@ -8,7 +8,7 @@
 -export([hold/2, unhold/1, init/1, hit_until_denied/3, hits/3, one_each/3, start_hitting/3, admitted_so_far/1, stop_hitting/1]).
 -export([tried/3, question/2, caller/0, by/4, messages/1, at_once/3, big_keys_of/3, hit_big/2, hits_told/3]).
 -export([collect_warnings/0, log/2, warned_of/1, turns_so_far/1]).
--export([stop_before_debits/1, stop_here/1, stopped_hit/3, go_on/2, deaf/0, hear/1, start_call/3, answer_of/1, taking_over/1]).
+-export([stop_before/4, stop_here/1, stopped_hit/3, go_on/2, deaf/0, hear/1, start_call/3, answer_of/1, taking_over/1]).
 
 -behaviour(supervisor).
 
@@ -262,24 +262,23 @@ hit_big(Name, Number) ->
 
 big(Number) -> binary:copy(<<Number:32>>, 250000).
 
-%% From now on whoever debits a key in this VM stops before he does, and tells the process of that name, until it lets him.
-stop_before_debits(Stopper) ->
-    Member = foundation_limiter_member,
-    {Member, Beam, File} = code:get_object_code(Member),
-    {ok, {Member, [{abstract_code, {raw_abstract_v1, Forms}}]}} = beam_lib:chunks(Beam, [abstract_code]),
+%% From now on who calls this function in this VM stops before it does anything, and tells the process of that name, which lets him go.
+stop_before(Module, Function, Arity, Stopper) ->
+    {Module, Beam, File} = code:get_object_code(Module),
+    {ok, {Module, [{abstract_code, {raw_abstract_v1, Forms}}]}} = beam_lib:chunks(Beam, [abstract_code]),
     {ok, Tokens, _} = erl_scan:string(lists:flatten(io_lib:format("fdn_cluster:stop_here(~w).", [Stopper]))),
     {ok, [Stop]} = erl_parse:parse_exprs(Tokens),
     Changed = [
         case Form of
-            {function, Anno, serve, 2, [{clause, A, Args, Guards, Body}]} ->
-                {function, Anno, serve, 2, [{clause, A, Args, Guards, [Stop | Body]}]};
+            {function, Anno, Function, Arity, [{clause, A, Args, Guards, Body}]} ->
+                {function, Anno, Function, Arity, [{clause, A, Args, Guards, [Stop | Body]}]};
             _ ->
                 Form
         end
      || Form <- Forms
     ],
-    {ok, Member, New} = compile:forms(Changed, []),
-    {module, Member} = code:load_binary(Member, File, New),
+    {ok, Module, New} = compile:forms(Changed, []),
+    {module, Module} = code:load_binary(Module, File, New),
     ok.
 
 stop_here(Stopper) ->
@@ -291,7 +290,7 @@ stop_here(Stopper) ->
             receive {go_on, Pid} -> ok end
     end.
 
-%% Hit in a process that is stopped before its first debit.
+%% Hit in a process that is stopped so.
 stopped_hit(Stopper, Name, Key) ->
     Parent = self(),
     spawn(fun() ->

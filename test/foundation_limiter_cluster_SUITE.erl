@@ -11,7 +11,7 @@
 -export([
     never_over_the_limit/1, every_kind_of_key/1, reset_everywhere/1, windows_end/1, limits_differ/1, bad_arguments/1,
     strange_questions/1, deleted_and_made_again/1, keeper_does_not_answer/1, connection_full/1, counts_everywhere/1,
-    what_is_refused/1, figures_and_telemetry/1, hot_keys_ask_seldom/1, denials_ask_nobody/1
+    what_is_refused/1, figures_and_telemetry/1, hot_keys_ask_seldom/1, denials_ask_nobody/1, reset_overtakes_a_denial/1
 ]).
 
 -define(L, foundation_limiter).
@@ -29,7 +29,7 @@ groups() ->
         deleted_and_made_again, keeper_does_not_answer, connection_full, counts_everywhere, what_is_refused,
         figures_and_telemetry
     ],
-    [{cluster_strict, [], Both}, {cluster, [], Both ++ [hot_keys_ask_seldom, denials_ask_nobody]}].
+    [{cluster_strict, [], Both}, {cluster, [], Both ++ [hot_keys_ask_seldom, denials_ask_nobody, reset_overtakes_a_denial]}].
 
 init_per_group(Scope, Config) ->
     [{scope, Scope} | Config].
@@ -330,6 +330,18 @@ hot_keys_ask_seldom(Config) ->
         end
      || Algorithm <- [gcra, fixed_window, sliding_window]
     ].
+
+%% A reset in the moment at which a node has been told that there is nothing left, and has not noted that yet.
+reset_overtakes_a_denial(Config) ->
+    [A, B, C] = Vms = ?config(vms, Config),
+    ok = fdn_cluster:start(Vms, api, options(Config, #{limit => 1})),
+    Key = fdn_cluster:key_of(C, A, api),
+    ?assertEqual({allow, 0}, call(B, ?L, hit, [api, Key])),
+    ok = call(A, fdn_cluster, stop_before, [foundation_limiter_cluster, keep, 8, stopper]),
+    Stopped = call(A, fdn_cluster, stopped_hit, [stopper, api, Key]),
+    ok = call(B, ?L, reset, [api, Key]),
+    ?assertMatch({deny, _}, call(A, fdn_cluster, go_on, [Stopped, stopper])),
+    ?assertEqual({allow, 0}, call(A, ?L, hit, [api, Key])).
 
 %% A node that was told that there is nothing left until a moment asks again at that moment, and not before.
 denials_ask_nobody(Config) ->

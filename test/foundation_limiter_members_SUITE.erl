@@ -9,9 +9,10 @@
 
 -export([all/0, suite/0, groups/0, init_per_group/2, end_per_group/2, init_per_testcase/2, end_per_testcase/2]).
 -export([
-    keeper_killed/1, keeper_killed_under_load/1, keeper_leaves/1, keeper_is_being_deleted/1, member_joins/1, member_joins_under_load/1,
-    member_joins_unseen_by_the_keeper/1, member_joins_unseen_by_another/1, member_joins_during_a_debit/1, members_come_and_go/1,
-    keeper_of_before_hangs/1, split_and_healed/1, processes_killed/1, application_restarted/1
+    keeper_killed/1, keeper_killed_under_load/1, keeper_leaves/1, keeper_is_being_deleted/1, member_joins/1,
+    member_joins_under_load/1, member_joins_unseen_by_the_keeper/1, member_joins_unseen_by_another/1,
+    member_joins_during_a_debit/1, members_come_and_go/1, keeper_with_a_file/1, keeper_of_before_hangs/1, split_and_healed/1,
+    processes_killed/1, application_restarted/1
 ]).
 
 -define(L, foundation_limiter).
@@ -27,7 +28,7 @@ groups() ->
     Both = [
         keeper_killed, keeper_killed_under_load, keeper_leaves, keeper_is_being_deleted, member_joins, member_joins_under_load,
         member_joins_unseen_by_the_keeper, member_joins_unseen_by_another, member_joins_during_a_debit, members_come_and_go,
-        keeper_of_before_hangs, split_and_healed, processes_killed, application_restarted
+        keeper_with_a_file, keeper_of_before_hangs, split_and_healed, processes_killed, application_restarted
     ],
     [{cluster_strict, [], Both}, {cluster, [], Both}].
 
@@ -198,7 +199,7 @@ member_joins_unseen_by_another(Config) ->
 %% Or while a process of the keeper of before is about to debit it there: what it debits afterwards admits nobody.
 member_joins_during_a_debit(Config) ->
     {A, C, Key, Options} = about_to_move(Config),
-    ok = call(A, fdn_cluster, stop_before_debits, [stopper]),
+    ok = call(A, fdn_cluster, stop_before, [foundation_limiter_member, serve, 2, stopper]),
     Stopped = call(A, fdn_cluster, stopped_hit, [stopper, api, Key]),
     ok = fdn_cluster:start_alone(C, api, Options),
     fdn_cluster:agreed(?config(vms, Config), api),
@@ -267,6 +268,25 @@ keeper_of_before_hangs(Config) ->
     ok = fdn_cluster:kill(B),
     fdn_cluster:agreed([A, C], api),
     ?assertEqual(20, fdn_cluster:admitted([A, C], api, [Key])).
+
+%% A keeper whose budgets are in a file goes on where it was.
+keeper_with_a_file(Config) ->
+    [A, B, C] = Vms = ?config(vms, Config),
+    fdn_test:with_tmp_dir(fun(Dir) ->
+        Options = options(Config, #{algorithm => fixed_window, limit => 20}),
+        Kept = Options#{persist => filename:join(Dir, "kept")},
+        ok = fdn_cluster:start([A, B], api, Options),
+        ok = fdn_cluster:start_alone(C, api, Kept),
+        fdn_cluster:agreed(Vms, api),
+        Key = fdn_cluster:key_of(C, A, api),
+        ?assertEqual([4, 4, 4], fdn_cluster:all(Vms, fdn_cluster, hits, [api, Key, 4])),
+        ok = fdn_cluster:release(C, api),
+        fdn_cluster:agreed([A, B], api),
+        ok = fdn_cluster:start_alone(C, api, Kept),
+        fdn_cluster:agreed(Vms, api),
+        %% But for what it had lent to itself.
+        ?assertMatch(N when N =< 8 andalso N >= 6, fdn_cluster:admitted(Vms, api, [Key]))
+    end).
 
 %% ---- splits, and processes that are killed -----------------------------------------------------------------------------------------
 
